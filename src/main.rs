@@ -1,0 +1,2 @@
+//! catstore: parse, log, run, exit code.
+fn main() {}

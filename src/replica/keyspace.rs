@@ -1,0 +1,4 @@
+//! The workers' machine.
+
+/// Marks the machine of workers.
+pub struct Keyspace {}

@@ -1,0 +1,1 @@
+//! What a deterministic state machine is to the replica that applies entries to it.

@@ -1,0 +1,1 @@
+//! Memory doubles of the stores, which lose what was not synced.

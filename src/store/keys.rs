@@ -1,0 +1,181 @@
+//! The key space of the state: the only place that encodes LevelDB keys.
+//!
+//! | row | key | value |
+//! |---|---|---|
+//! | format | `01 66` ("f") | format version, u32 big-endian |
+//! | counters | `01 63` ("c") | the machine's counters |
+//! | owned slots | `01 73` ("s") | slot ranges |
+//! | directory | `01 64` ("d") | the masters' directory |
+//! | flush mark | `01 6d` ("m") | local: not part of the machine's state |
+//! | record | `02` user key | a record, see `record.rs` |
+//! | expiry | `03` milliseconds u64 big-endian, user key | empty |
+//! | request id | `04` slot u16 big-endian, id | clock u64 big-endian, reply |
+//! | request age | `05` clock u64 big-endian, slot u16 big-endian, id | empty |
+//!
+//! Records are ordered by user key, so that a prefix scan of rows is a prefix scan of keys.
+
+/// The version of everything below `state/`, written into each generation.
+pub const FORMAT: u32 = 1;
+
+const MACHINE: u8 = 1;
+const RECORD: u8 = 2;
+const EXPIRY: u8 = 3;
+const REQUEST: u8 = 4;
+const REQUEST_AGE: u8 = 5;
+
+/// The row that holds the format version.
+pub const FORMAT_ROW: [u8; 2] = [MACHINE, b'f'];
+/// The row that holds the machine's counters.
+pub const COUNTERS_ROW: [u8; 2] = [MACHINE, b'c'];
+/// The row that holds the slots that the group owns.
+pub const SLOTS_ROW: [u8; 2] = [MACHINE, b's'];
+/// The row that holds the directory.
+pub const DIRECTORY_ROW: [u8; 2] = [MACHINE, b'd'];
+/// A local row, written with a sync after a flush to learn whether LevelDB still writes.
+pub const FLUSH_ROW: [u8; 2] = [MACHINE, b'm'];
+
+/// The row of the record of `key`.
+pub fn record(key: &[u8]) -> Vec<u8> {
+    with_prefix(RECORD, &[key])
+}
+
+/// The user key in a record's row.
+pub fn record_key(row: &[u8]) -> Option<&[u8]> {
+    row.strip_prefix(&[RECORD])
+}
+
+/// The first row that can belong to a record, and the first row after all of them.
+pub fn records() -> (Vec<u8>, Vec<u8>) {
+    (vec![RECORD], vec![RECORD + 1])
+}
+
+/// Rows of the keys that begin with `prefix`: first row, and the first row behind them.
+pub fn records_with_prefix(prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let from = record(prefix);
+    let mut to = from.clone();
+    while to.last() == Some(&0xff) {
+        to.pop();
+    }
+    if let Some(last) = to.last_mut() {
+        *last += 1;
+    }
+    (from, to)
+}
+
+/// The row that makes `key` expire at `milliseconds` of the group's clock.
+pub fn expiry(milliseconds: u64, key: &[u8]) -> Vec<u8> {
+    with_prefix(EXPIRY, &[&milliseconds.to_be_bytes(), key])
+}
+
+/// (milliseconds, user key) of an expiry row.
+pub fn expiry_parts(row: &[u8]) -> Option<(u64, &[u8])> {
+    let (time, key) = row.strip_prefix(&[EXPIRY])?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*time), key))
+}
+
+/// Expiry rows up to and including `milliseconds`: first row, and the first row behind them.
+pub fn expiries_until(milliseconds: u64) -> (Vec<u8>, Vec<u8>) {
+    (vec![EXPIRY], until(EXPIRY, milliseconds))
+}
+
+/// The row that remembers the reply to the request `id` on a key of `slot`.
+pub fn request(slot: u16, id: &[u8]) -> Vec<u8> {
+    with_prefix(REQUEST, &[&slot.to_be_bytes(), id])
+}
+
+/// All request rows: first row, and the first row behind them.
+pub fn requests() -> (Vec<u8>, Vec<u8>) {
+    (vec![REQUEST], vec![REQUEST + 1])
+}
+
+/// The row that orders remembered requests by age.
+pub fn request_age(clock: u64, slot: u16, id: &[u8]) -> Vec<u8> {
+    with_prefix(REQUEST_AGE, &[&clock.to_be_bytes(), &slot.to_be_bytes(), id])
+}
+
+/// (clock, slot, id) of a request-age row.
+pub fn request_age_parts(row: &[u8]) -> Option<(u64, u16, &[u8])> {
+    let (clock, rest) = row.strip_prefix(&[REQUEST_AGE])?.split_first_chunk::<8>()?;
+    let (slot, id) = rest.split_first_chunk::<2>()?;
+    Some((u64::from_be_bytes(*clock), u16::from_be_bytes(*slot), id))
+}
+
+/// Request-age rows up to and including `clock`: first row, and the first row behind them.
+pub fn request_ages_until(clock: u64) -> (Vec<u8>, Vec<u8>) {
+    (vec![REQUEST_AGE], until(REQUEST_AGE, clock))
+}
+
+/// Every row that the machine carries over a clear, as ranges: the request ids and their ages.
+pub fn carried_over() -> [(Vec<u8>, Vec<u8>); 1] {
+    [(vec![REQUEST], vec![REQUEST_AGE + 1])]
+}
+
+/// The first row, and a row behind all rows of any kind.
+pub fn everything() -> (Vec<u8>, Vec<u8>) {
+    (Vec::new(), vec![0xff])
+}
+
+fn until(kind: u8, time: u64) -> Vec<u8> {
+    match time.checked_add(1) {
+        Some(next) => with_prefix(kind, &[&next.to_be_bytes()]),
+        None => vec![kind + 1],
+    }
+}
+
+fn with_prefix(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    row.push(kind);
+    for part in parts {
+        row.extend_from_slice(part);
+    }
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn golden_rows() {
+        assert_eq!(FORMAT, 1);
+        assert_eq!(FORMAT_ROW, [0x01, 0x66]);
+        assert_eq!(COUNTERS_ROW, [0x01, 0x63]);
+        assert_eq!(SLOTS_ROW, [0x01, 0x73]);
+        assert_eq!(DIRECTORY_ROW, [0x01, 0x64]);
+        assert_eq!(FLUSH_ROW, [0x01, 0x6d]);
+        assert_eq!(record(b"A"), [0x02, 0x41]);
+        assert_eq!(record(b""), [0x02]);
+        assert_eq!(records(), (vec![0x02], vec![0x03]));
+        assert_eq!(records_with_prefix(b"a"), (vec![0x02, 0x61], vec![0x02, 0x62]));
+        assert_eq!(records_with_prefix(b""), (vec![0x02], vec![0x03]));
+        assert_eq!(records_with_prefix(&[0xff, 0xff]), (vec![0x02, 0xff, 0xff], vec![0x03]));
+        assert_eq!(expiry(258, b"k"), [0x03, 0, 0, 0, 0, 0, 0, 1, 2, 0x6b]);
+        assert_eq!(expiries_until(258), (vec![0x03], vec![0x03, 0, 0, 0, 0, 0, 0, 1, 3]));
+        assert_eq!(expiries_until(u64::MAX), (vec![0x03], vec![0x04]));
+        assert_eq!(request(259, b"id"), [0x04, 1, 3, 0x69, 0x64]);
+        assert_eq!(request_age(1, 259, b"id"), [0x05, 0, 0, 0, 0, 0, 0, 0, 1, 1, 3, 0x69, 0x64]);
+        assert_eq!(carried_over(), [(vec![0x04], vec![0x06])]);
+    }
+
+    proptest! {
+        #[test]
+        fn rows_come_back(time: u64, slot: u16, key: Vec<u8>) {
+            prop_assert_eq!(record_key(&record(&key)), Some(&key[..]));
+            prop_assert_eq!(expiry_parts(&expiry(time, &key)), Some((time, &key[..])));
+            prop_assert_eq!(request_age_parts(&request_age(time, slot, &key)), Some((time, slot, &key[..])));
+        }
+
+        #[test]
+        fn arbitrary_rows_never_panic(row: Vec<u8>) {
+            let _ = (record_key(&row), expiry_parts(&row), request_age_parts(&row));
+        }
+
+        #[test]
+        fn a_prefix_range_holds_exactly_the_keys_with_that_prefix(prefix: Vec<u8>, key: Vec<u8>) {
+            let (from, to) = records_with_prefix(&prefix);
+            let row = record(&key);
+            prop_assert_eq!(from <= row && row < to, key.starts_with(&prefix));
+        }
+    }
+}

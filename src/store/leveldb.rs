@@ -1,0 +1,1 @@
+//! The bindings to LevelDB: the only file that names the `leveldb` crate.

@@ -1,0 +1,26 @@
+//! LevelDB and the Raft log: the only room that names either library.
+//!
+//! A worker's (or master's) folder holds `identity.json` ([`identity`]), `log/` (the Raft log, [`log`]),
+//! `state/CURRENT` and `state/NNNNNN/` (LevelDB, [`generation`]). [`folder`] opens it and holds its lock.
+//!
+//! The way of a write: the replica appends entries to the [`log::RaftLog`] in one synced write; later it applies
+//! them as one [`state::Batch`], unsynced, that holds the records, the applied index and term and the counters
+//! together. The way of a read: [`state::State::get`] on the caller's thread.
+//!
+//! Invariants: state and applied index change in one batch; the log is cut only up to an index that is known to be
+//! in the state's tables; after any error of a write nothing is written to that store again; no scan takes an
+//! iterator's error for the end of the data.
+//!
+//! Left out: what commands mean and when entries are committed (`replica`).
+
+pub mod doubles;
+pub mod folder;
+pub mod generation;
+pub mod identity;
+pub mod keys;
+pub mod leveldb;
+pub mod log;
+pub mod raft_engine;
+pub mod record;
+pub mod state;
+pub mod tables;

@@ -1,0 +1,1 @@
+//! Finds the LevelDB table file that is damaged.
