@@ -1,4 +1,501 @@
-//! The workers' machine.
+//! The workers' machine: keys with versions, conditions, time to live, request ids, and the group's own slots.
+//!
+//! Every command reads the rows as the commands before it in the same entry left them ([`Changes`]), so that an
+//! entry of a thousand commands does what a thousand entries would. What is counted (keys, bytes, records that
+//! expire, remembered requests) is counted in the same batch that changes it.
 
-/// Marks the machine of workers.
-pub struct Keyspace {}
+use super::command::{BatchCommand, Command, Condition, Put, Reply, Request};
+use super::machine::{Applied, Effect, Machine, Position, begin_payload, open_payload};
+use crate::cluster::slots::{SlotTable, slot};
+use crate::error::{Error, Kind, Result};
+use crate::store::keys;
+use crate::store::record::{self, Meta};
+use crate::store::state::{Batch, State};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// The first byte of the payload of entries that carry keyspace commands.
+pub const PAYLOAD: u8 = 1;
+/// Request ids are remembered for so long, in milliseconds of the group's clock.
+pub const REMEMBER_MS: u64 = 10 * 60 * 1000;
+/// At most so many request ids are remembered; beyond it a request with a new id is refused.
+pub const MAX_REQUESTS: u64 = 1 << 20;
+/// A sweep removes at most so many records and so many request ids.
+const SWEEP_ROWS: usize = 1000;
+/// The group's clock moves on at least so often while records with a time to live exist, in milliseconds.
+const CLOCK_STEP_MS: u64 = 1000;
+/// Stands for the slot where a command has no key.
+const NO_SLOT: u16 = crate::cluster::slots::SLOTS;
+
+/// What the machine counts; one row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Index of the last applied entry.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// Raised by every write.
+    pub version: u64,
+    /// The highest clock in applied entries, milliseconds.
+    pub clock: u64,
+    /// Records.
+    pub keys: u64,
+    /// Bytes of keys and values.
+    pub bytes: u64,
+    /// Records with a time to live.
+    pub expiring: u64,
+    /// Remembered request ids.
+    pub requests: u64,
+}
+
+impl Counters {
+    /// Layout: eight u64, little-endian, in the order of the fields. The store reads the first two at start.
+    pub fn encode(&self) -> Vec<u8> {
+        [self.index, self.term, self.version, self.clock, self.keys, self.bytes, self.expiring, self.requests]
+            .iter()
+            .flat_map(|number| number.to_le_bytes())
+            .collect()
+    }
+
+    /// Errors: `Damaged` if the row has another length.
+    pub fn decode(row: &[u8]) -> Result<Counters> {
+        let damaged = || Error::new(Kind::Damaged, "the row of counters does not have 64 bytes");
+        let numbers: [u64; 8] = row
+            .chunks_exact(8)
+            .map(|chunk| chunk.try_into().map(u64::from_le_bytes))
+            .collect::<Result<Vec<u64>, _>>()
+            .map_err(|_| damaged())?
+            .try_into()
+            .map_err(|_| damaged())?;
+        if row.len() != 64 {
+            return Err(damaged());
+        }
+        let [index, term, version, clock, keys, bytes, expiring, requests] = numbers;
+        Ok(Counters { index, term, version, clock, keys, bytes, expiring, requests })
+    }
+}
+
+/// The rows of a new group that owns `slots`.
+pub fn founding_rows(slots: &SlotTable) -> Result<Batch> {
+    let mut rows = Batch::default();
+    rows.put(keys::COUNTERS_ROW.to_vec(), Counters::default().encode());
+    rows.put(keys::SLOTS_ROW.to_vec(), encode_slots(slots)?);
+    Ok(rows)
+}
+
+fn encode_slots(slots: &SlotTable) -> Result<Vec<u8>> {
+    serde_json::to_vec(slots).map_err(|error| Error::new(Kind::Failed, "slots do not encode").cause(error))
+}
+
+/// What readers need of the machine.
+#[derive(Debug, Clone, Default)]
+pub struct Published {
+    /// The counters after the last applied entry.
+    pub counters: Counters,
+    /// The slots that the group owns.
+    pub slots: Arc<SlotTable>,
+}
+
+/// The workers' machine.
+#[derive(Debug)]
+pub struct Keyspace {
+    counters: Counters,
+    slots: Arc<SlotTable>,
+    more_to_sweep: bool,
+}
+
+impl Machine for Keyspace {
+    type Command = Request;
+    type Reply = Reply;
+    type Published = Published;
+
+    fn load(state: &dyn State) -> Result<Keyspace> {
+        let missing = |what: &str| Error::new(Kind::Damaged, format!("the state has no row of {what}"));
+        let counters = state.get(&keys::COUNTERS_ROW)?.ok_or_else(|| missing("counters"))?;
+        let slots = state.get(&keys::SLOTS_ROW)?.ok_or_else(|| missing("slots"))?;
+        let slots: SlotTable = serde_json::from_slice(&slots)
+            .map_err(|error| Error::new(Kind::Damaged, "the row of slots is not readable").cause(error))?;
+        slots.check().map_err(|why| Error::new(Kind::Damaged, why))?;
+        Ok(Keyspace { counters: Counters::decode(&counters)?, slots: Arc::new(slots), more_to_sweep: false })
+    }
+
+    fn position(&self) -> Position {
+        Position { index: self.counters.index, term: self.counters.term }
+    }
+
+    fn clock(&self) -> u64 {
+        self.counters.clock
+    }
+
+    fn size(request: &Request) -> usize {
+        let put = |put: &Put| put.key.len() + put.value.len() + put.content_type.len() + 32;
+        let id = request.id.as_ref().map_or(0, String::len);
+        id + match &request.command {
+            Command::Put(command) => put(command),
+            Command::Delete { key, .. } => key.len() + 16,
+            Command::Batch(commands) => commands
+                .iter()
+                .map(|command| match command {
+                    BatchCommand::Put(command) => put(command),
+                    BatchCommand::Delete { key } | BatchCommand::Check { key, .. } => key.len() + 16,
+                })
+                .sum(),
+            Command::Clear | Command::Sweep => 16,
+        }
+    }
+
+    fn alone(request: &Request) -> bool {
+        matches!(request.command, Command::Clear | Command::Sweep)
+    }
+
+    fn needs_space(request: &Request) -> bool {
+        match &request.command {
+            Command::Put(_) => true,
+            Command::Batch(commands) => {
+                commands.iter().any(|command| matches!(command, BatchCommand::Put(_)))
+            }
+            Command::Delete { .. } | Command::Clear | Command::Sweep => false,
+        }
+    }
+
+    fn encode(clock: u64, requests: &[Request]) -> Result<Vec<u8>> {
+        postcard::to_extend(requests, begin_payload(PAYLOAD, clock))
+            .map_err(|error| Error::new(Kind::Failed, "a command does not encode").cause(error))
+    }
+
+    fn apply(&mut self, state: &dyn State, at: Position, payload: &[u8]) -> Result<Applied<Reply>> {
+        let mut changes = Changes { state, batch: Batch::default(), newest: HashMap::new(), replace: None };
+        let mut replies = Vec::new();
+        if !payload.is_empty() {
+            let (clock, commands) = open_payload(payload, PAYLOAD)?;
+            let requests: Vec<Request> = postcard::from_bytes(commands).map_err(|error| {
+                Error::new(Kind::Damaged, "an entry's commands do not decode").cause(error)
+            })?;
+            self.counters.clock = self.counters.clock.max(clock);
+            for request in requests {
+                replies.push(self.answer(&mut changes, request)?);
+            }
+        }
+        self.counters.index = at.index;
+        self.counters.term = at.term;
+        let counters = (keys::COUNTERS_ROW.to_vec(), Some(self.counters.encode()));
+        let effect = match changes.replace {
+            Some(mut rows) => {
+                rows.changes.push(counters);
+                Effect::Replace(rows)
+            }
+            None => {
+                changes.batch.changes.push(counters);
+                Effect::Write(changes.batch)
+            }
+        };
+        Ok(Applied { effect, replies })
+    }
+
+    fn due(&self, now: u64) -> Option<Request> {
+        let counters = &self.counters;
+        let waits = counters.expiring > 0 || counters.requests > 0;
+        (waits && (self.more_to_sweep || now >= counters.clock.saturating_add(CLOCK_STEP_MS)))
+            .then_some(Request { id: None, command: Command::Sweep })
+    }
+
+    fn publish(&self) -> Published {
+        Published { counters: self.counters.clone(), slots: self.slots.clone() }
+    }
+}
+
+impl Keyspace {
+    /// A request with an id that is remembered gets the first reply; any other is executed, and remembered.
+    fn answer(&mut self, changes: &mut Changes<'_>, request: Request) -> Result<Reply> {
+        let Some(slot) = self.one_owned_slot(&request.command) else {
+            return Ok(Reply::NotOwner { slot: first_slot(&request.command) });
+        };
+        let Some(id) = request.id else {
+            return self.execute(changes, request.command);
+        };
+        let row = keys::request(slot, id.as_bytes());
+        let mut replaced = None;
+        if let Some(remembered) = changes.get(&row)? {
+            let (at, reply) = decode_remembered(&remembered)?;
+            if at.saturating_add(REMEMBER_MS) > self.counters.clock {
+                return Ok(reply);
+            }
+            replaced = Some(at);
+        } else if self.counters.requests >= MAX_REQUESTS {
+            return Ok(Reply::TooManyRequestIds);
+        }
+        let reply = self.execute(changes, request.command)?;
+        match replaced {
+            Some(at) => changes.delete(keys::request_age(at, slot, id.as_bytes())),
+            None => self.counters.requests += 1,
+        }
+        changes.put(row, encode_remembered(self.counters.clock, &reply)?);
+        changes.put(keys::request_age(self.counters.clock, slot, id.as_bytes()), Vec::new());
+        Ok(reply)
+    }
+
+    /// The slot of the command's keys if the group owns it; a slot of its own for commands without keys.
+    fn one_owned_slot(&self, command: &Command) -> Option<u16> {
+        let mut slots = keys_of(command).map(|key| slot(key));
+        let Some(first) = slots.next() else { return Some(NO_SLOT) };
+        (self.slots.owner(first).is_some() && slots.all(|other| other == first)).then_some(first)
+    }
+
+    fn execute(&mut self, changes: &mut Changes<'_>, command: Command) -> Result<Reply> {
+        match command {
+            Command::Put(put) => self.put(changes, &put),
+            Command::Delete { key, condition } => self.delete(changes, &key, condition),
+            Command::Batch(commands) => self.batch(changes, &commands),
+            Command::Clear => self.clear(changes),
+            Command::Sweep => self.sweep(changes),
+        }
+    }
+
+    fn put(&mut self, changes: &mut Changes<'_>, put: &Put) -> Result<Reply> {
+        let old = self.current(changes, &put.key)?;
+        let current =
+            old.as_ref().filter(|meta| !expired(meta, self.counters.clock)).map(|meta| meta.version);
+        if !holds(put.condition, current) {
+            return Ok(Reply::ConditionFailed { current, op: None });
+        }
+        let version = self.store(changes, put, old);
+        Ok(Reply::Stored { version, created: current.is_none() })
+    }
+
+    fn delete(&mut self, changes: &mut Changes<'_>, key: &[u8], condition: Condition) -> Result<Reply> {
+        let old = self.current(changes, key)?;
+        let current =
+            old.as_ref().filter(|meta| !expired(meta, self.counters.clock)).map(|meta| meta.version);
+        if !holds(condition, current) {
+            return Ok(Reply::ConditionFailed { current, op: None });
+        }
+        if let Some(old) = old {
+            self.remove(changes, key, &old);
+        }
+        if current.is_none() {
+            return Ok(Reply::Absent);
+        }
+        self.counters.version += 1;
+        Ok(Reply::Deleted { version: self.counters.version })
+    }
+
+    /// Every condition is decided on the state before the batch; then everything is done, or nothing.
+    fn batch(&mut self, changes: &mut Changes<'_>, commands: &[BatchCommand]) -> Result<Reply> {
+        for (position, command) in commands.iter().enumerate() {
+            let (key, condition) = match command {
+                BatchCommand::Put(put) => (&put.key, put.condition),
+                BatchCommand::Delete { key } => (key, Condition::Any),
+                BatchCommand::Check { key, condition } => (key, *condition),
+            };
+            if condition == Condition::Any {
+                continue;
+            }
+            let current = self.current(changes, key)?.filter(|meta| !expired(meta, self.counters.clock));
+            let current = current.map(|meta| meta.version);
+            if !holds(condition, current) {
+                return Ok(Reply::ConditionFailed { current, op: u32::try_from(position).ok() });
+            }
+        }
+        let mut versions = Vec::with_capacity(commands.len());
+        for command in commands {
+            versions.push(match command {
+                BatchCommand::Put(put) => {
+                    let old = self.current(changes, &put.key)?;
+                    Some(self.store(changes, put, old))
+                }
+                BatchCommand::Delete { key } => {
+                    self.delete(changes, key, Condition::Any)?;
+                    None
+                }
+                BatchCommand::Check { .. } => None,
+            });
+        }
+        Ok(Reply::Batch(versions))
+    }
+
+    /// Replaces all rows by those that are not user data: counters, slots, remembered requests.
+    fn clear(&mut self, changes: &mut Changes<'_>) -> Result<Reply> {
+        let cleared = self.counters.keys;
+        self.counters.version += 1;
+        self.counters.keys = 0;
+        self.counters.bytes = 0;
+        self.counters.expiring = 0;
+        let mut rows = Batch::default();
+        for (from, to) in keys::carried_over() {
+            changes.state.scan(&from, &to, &mut |row, value| {
+                rows.put(row.to_vec(), value.to_vec());
+                ControlFlow::Continue(())
+            })?;
+        }
+        rows.put(keys::SLOTS_ROW.to_vec(), encode_slots(&self.slots)?);
+        changes.newest.clear();
+        changes.batch = Batch::default();
+        changes.replace = Some(rows);
+        Ok(Reply::Cleared { keys: cleared })
+    }
+
+    fn sweep(&mut self, changes: &mut Changes<'_>) -> Result<Reply> {
+        let (from, to) = keys::expiries_until(self.counters.clock);
+        let expiries = changes.first_rows(&from, &to, SWEEP_ROWS)?;
+        let mut rows = expiries.len() as u64;
+        for row in expiries {
+            let Some((at, key)) = keys::expiry_parts(&row) else { continue };
+            match self.current(changes, key)? {
+                Some(meta) if meta.expires == Some(at) => {
+                    self.counters.version += 1;
+                    self.remove(changes, key, &meta);
+                }
+                _ => changes.delete(row),
+            }
+        }
+        if let Some(until) = self.counters.clock.checked_sub(REMEMBER_MS) {
+            let (from, to) = keys::request_ages_until(until);
+            for row in changes.first_rows(&from, &to, SWEEP_ROWS)? {
+                if let Some((_, slot, id)) = keys::request_age_parts(&row) {
+                    changes.delete(keys::request(slot, id));
+                    self.counters.requests = self.counters.requests.saturating_sub(1);
+                    rows += 1;
+                }
+                changes.delete(row);
+            }
+        }
+        self.more_to_sweep = rows >= SWEEP_ROWS as u64;
+        Ok(Reply::Swept { rows })
+    }
+
+    fn current(&self, changes: &Changes<'_>, key: &[u8]) -> Result<Option<Meta>> {
+        match changes.get(&keys::record(key))? {
+            Some(row) => {
+                let (meta, _) = record::decode_meta(&row)?;
+                Ok(Some(meta))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn store(&mut self, changes: &mut Changes<'_>, put: &Put, old: Option<Meta>) -> u64 {
+        if let Some(old) = old {
+            self.remove(changes, &put.key, &old);
+        }
+        let counters = &mut self.counters;
+        counters.version += 1;
+        counters.keys += 1;
+        counters.bytes += (put.key.len() + put.value.len()) as u64;
+        let expires = put.ttl.map(|ttl| counters.clock.saturating_add(ttl).max(1));
+        if let Some(at) = expires {
+            counters.expiring += 1;
+            changes.put(keys::expiry(at, &put.key), Vec::new());
+        }
+        let meta = Meta {
+            version: counters.version,
+            modified: counters.clock,
+            expires,
+            checksum: put.checksum,
+            content_type: put.content_type.clone(),
+            size: put.value.len() as u64,
+        };
+        changes.put(keys::record(&put.key), record::encode(&meta, &put.value));
+        counters.version
+    }
+
+    fn remove(&mut self, changes: &mut Changes<'_>, key: &[u8], old: &Meta) {
+        self.counters.keys = self.counters.keys.saturating_sub(1);
+        self.counters.bytes = self.counters.bytes.saturating_sub(key.len() as u64 + old.size);
+        if let Some(at) = old.expires {
+            self.counters.expiring = self.counters.expiring.saturating_sub(1);
+            changes.delete(keys::expiry(at, key));
+        }
+        changes.delete(keys::record(key));
+    }
+}
+
+/// The rows as the commands of an entry have left them so far.
+struct Changes<'a> {
+    state: &'a dyn State,
+    batch: Batch,
+    newest: HashMap<Vec<u8>, usize>,
+    replace: Option<Batch>,
+}
+
+impl Changes<'_> {
+    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.newest.get(row) {
+            Some(position) => Ok(self.batch.changes[*position].1.clone()),
+            None => self.state.get(row),
+        }
+    }
+
+    fn put(&mut self, row: Vec<u8>, value: Vec<u8>) {
+        self.change(row, Some(value));
+    }
+
+    fn delete(&mut self, row: Vec<u8>) {
+        self.change(row, None);
+    }
+
+    fn change(&mut self, row: Vec<u8>, value: Option<Vec<u8>>) {
+        if let Some(rows) = &mut self.replace {
+            // After a clear in the same entry only its remembered request can follow: both have the entry alone.
+            rows.changes.push((row, value));
+            return;
+        }
+        if let Some(position) = self.newest.get(&row) {
+            self.batch.changes[*position].1 = value;
+            return;
+        }
+        self.newest.insert(row.clone(), self.batch.changes.len());
+        self.batch.changes.push((row, value));
+    }
+
+    fn first_rows(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Vec<u8>>> {
+        let mut rows = Vec::new();
+        self.state.scan(from, to, &mut |row, _| {
+            rows.push(row.to_vec());
+            if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(rows)
+    }
+}
+
+/// True once the group's clock has reached the record's end.
+pub fn expired(meta: &Meta, clock: u64) -> bool {
+    meta.expires.is_some_and(|at| at <= clock)
+}
+
+fn holds(condition: Condition, current: Option<u64>) -> bool {
+    match condition {
+        Condition::Any => true,
+        Condition::Absent => current.is_none(),
+        Condition::Exists => current.is_some(),
+        Condition::Version(version) => current == Some(version),
+    }
+}
+
+/// The keys that a command names, in order.
+pub fn keys_of(command: &Command) -> Box<dyn Iterator<Item = &[u8]> + '_> {
+    match command {
+        Command::Put(put) => Box::new(std::iter::once(&put.key[..])),
+        Command::Delete { key, .. } => Box::new(std::iter::once(&key[..])),
+        Command::Batch(commands) => Box::new(commands.iter().map(|command| match command {
+            BatchCommand::Put(put) => &put.key[..],
+            BatchCommand::Delete { key } | BatchCommand::Check { key, .. } => &key[..],
+        })),
+        Command::Clear | Command::Sweep => Box::new(std::iter::empty()),
+    }
+}
+
+fn first_slot(command: &Command) -> u16 {
+    keys_of(command).next().map_or(NO_SLOT, slot)
+}
+
+fn encode_remembered(clock: u64, reply: &Reply) -> Result<Vec<u8>> {
+    postcard::to_extend(reply, clock.to_be_bytes().to_vec())
+        .map_err(|error| Error::new(Kind::Failed, "a reply does not encode").cause(error))
+}
+
+fn decode_remembered(row: &[u8]) -> Result<(u64, Reply)> {
+    let damaged = || Error::new(Kind::Damaged, "a remembered request is not readable");
+    let (clock, reply) = row.split_first_chunk::<8>().ok_or_else(damaged)?;
+    Ok((u64::from_be_bytes(*clock), postcard::from_bytes(reply).map_err(|error| damaged().cause(error))?))
+}

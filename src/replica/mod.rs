@@ -14,11 +14,15 @@ pub mod command;
 pub mod core;
 pub mod directory;
 pub mod driver;
+pub mod found;
 pub mod handle;
 pub mod keyspace;
 pub mod machine;
 pub mod member;
 pub mod reader;
+pub mod storage;
+
+pub use found::{found_master, found_worker, read_routes, save_routes};
 
 pub use crate::store::folder::{Folder, Sizes};
 pub use crate::store::identity::{Identity, Role};

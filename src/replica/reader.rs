@@ -1,11 +1,28 @@
-//! Reads of the keyspace on the caller's thread.
+//! Reads of the keyspace on the caller's thread: one LevelDB read, no hop.
+//!
+//! A [`Reader`] is taken for one request, after the right to read was checked. Ownership of a slot and the group's
+//! clock are those that the machine published after the last applied entry.
 
-use crate::cluster::view::ListPage;
-use crate::error::Result;
-use crate::store::record::Record;
+use super::keyspace::{Published, expired};
+use crate::cluster::slots::slot;
+use crate::cluster::view::{JsonBytes, ListPage, ListedKey};
+use crate::error::{Error, Kind, Result};
+use crate::store::keys;
+use crate::store::record::{self, Record};
+use crate::store::state::State;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// A page of a list ends at so many bytes.
+const PAGE_BYTES: usize = 8 << 20;
+/// Bytes of a listed key besides key, content type and value, about.
+const LISTED_BYTES: usize = 96;
 
 /// A right to read, taken for one request.
-pub struct Reader {}
+pub struct Reader {
+    state: Arc<dyn State>,
+    published: Published,
+}
 
 /// What a list asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,17 +38,85 @@ pub struct ListQuery {
 }
 
 impl Reader {
+    /// A reader of `state` as `published`.
+    pub fn new(state: Arc<dyn State>, published: Published) -> Reader {
+        Reader { state, published }
+    }
+
     /// The record of `key`, unless it is absent or expired.
     ///
     /// Errors: `Moved` if the group does not own the key's slot, `Damaged`, `Failed`.
     pub fn get(&self, key: &[u8]) -> Result<Option<Record>> {
-        let _ = key;
-        todo!()
+        let slot = slot(key);
+        if self.published.slots.owner(slot).is_none() {
+            return Err(Error::new(Kind::Moved, format!("this group does not own slot {slot}")));
+        }
+        let Some(row) = self.state.get(&keys::record(key))? else { return Ok(None) };
+        let record = Record::decode(row)?;
+        Ok(Some(record).filter(|record| !expired(&record.meta, self.published.counters.clock)))
     }
 
     /// One page of keys in byte order; it ends at `limit` keys or 8 MiB.
     pub fn list(&self, query: &ListQuery) -> Result<ListPage> {
-        let _ = query;
-        todo!()
+        let (mut from, to) = keys::records_with_prefix(&query.prefix);
+        if let Some(after) = &query.after {
+            let mut behind = keys::record(after);
+            behind.push(0);
+            from = from.max(behind);
+        }
+        if from >= to {
+            return Ok(ListPage::default());
+        }
+        let mut page = ListPage::default();
+        let mut bytes = 0;
+        let mut more = false;
+        let mut problem = None;
+        self.state.scan(&from, &to, &mut |row, value| match self.listed(row, value, query.values) {
+            Ok(None) => ControlFlow::Continue(()),
+            Ok(Some((listed, size))) => {
+                if page.keys.len() >= query.limit || (bytes > 0 && bytes + size > PAGE_BYTES) {
+                    more = true;
+                    return ControlFlow::Break(());
+                }
+                bytes += size;
+                page.keys.push(listed);
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                problem = Some(error);
+                ControlFlow::Break(())
+            }
+        })?;
+        if let Some(error) = problem {
+            return Err(error);
+        }
+        if more {
+            page.after = page.keys.last().map(|listed| listed.key.clone());
+        }
+        Ok(page)
+    }
+
+    /// A row as a listed key and its size in bytes; `None` if it is expired or its slot is not owned.
+    fn listed(&self, row: &[u8], value: &[u8], values: bool) -> Result<Option<(ListedKey, usize)>> {
+        let key =
+            keys::record_key(row).ok_or_else(|| Error::new(Kind::Damaged, "a record's row has no key"))?;
+        let (meta, offset) = record::decode_meta(value)?;
+        if expired(&meta, self.published.counters.clock) || self.published.slots.owner(slot(key)).is_none() {
+            return Ok(None);
+        }
+        let body = &value[offset..];
+        if values && record::checksum(body) != meta.checksum {
+            return Err(Error::new(Kind::Damaged, "a stored value does not match its checksum"));
+        }
+        let size = LISTED_BYTES + key.len() + meta.content_type.len() + if values { body.len() } else { 0 };
+        let listed = ListedKey {
+            key: JsonBytes(key.to_vec()),
+            version: meta.version,
+            size: meta.size,
+            modified: meta.modified,
+            content_type: meta.content_type,
+            value: values.then(|| JsonBytes(body.to_vec())),
+        };
+        Ok(Some((listed, size)))
     }
 }

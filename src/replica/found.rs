@@ -1,0 +1,83 @@
+//! Founding: what a folder holds before its replica is opened for the first time, and the routes that it remembers.
+
+use super::handle::Options;
+use super::{directory, keyspace};
+use crate::cluster::directory::Directory;
+use crate::cluster::slots::SlotTable;
+use crate::cluster::view::{ClusterView, RegisterReply};
+use crate::error::{Error, Kind, Result};
+use crate::replica::Folder;
+use raft::eraftpb::ConfState;
+use std::path::Path;
+
+/// The file that holds the last known routes; a cache, never needed for safety.
+const ROUTES: &str = "routes.json";
+/// The index of the master that founds a cluster.
+const FIRST_MASTER: u32 = 0;
+
+/// Founds a new cluster in a master's folder: a fresh cluster id, an empty directory with `address` as its master.
+/// Does nothing if it was founded before.
+pub fn found_master(folder: &mut Folder, address: &str, options: &Options) -> Result<()> {
+    if folder.has_stores() {
+        return Ok(());
+    }
+    let mut identity = folder.identity().clone();
+    let cluster = match identity.cluster.clone() {
+        Some(cluster) => cluster,
+        None => {
+            let cluster: String =
+                super::handle::random_bytes::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect();
+            identity.cluster = Some(cluster.clone());
+            identity.index = Some(FIRST_MASTER);
+            folder.save(identity)?;
+            cluster
+        }
+    };
+    let directory = Directory {
+        cluster,
+        epoch: 1,
+        incarnation: 1,
+        masters: vec![address.to_owned()],
+        ..Directory::default()
+    };
+    folder.found(lone_voter(FIRST_MASTER), &directory::founding_rows(&directory)?, options.sizes)
+}
+
+/// Founds the group of a worker that the master registered (`index`, `group`, `slots` of the reply, the cluster's
+/// id in `view`). Does nothing if it was founded before.
+pub fn found_worker(folder: &mut Folder, reply: &RegisterReply, options: &Options) -> Result<()> {
+    if folder.has_stores() {
+        return Ok(());
+    }
+    let mut identity = folder.identity().clone();
+    identity.cluster = Some(reply.view.cluster.clone());
+    identity.index = Some(reply.index);
+    identity.group = Some(reply.group);
+    folder.save(identity)?;
+    let slots = SlotTable::from_ranges(reply.slots.clone())
+        .map_err(|why| Error::new(Kind::BadRequest, format!("the master's answer is not usable: {why}")))?;
+    folder.found(lone_voter(reply.index), &keyspace::founding_rows(&slots)?, options.sizes)
+}
+
+fn lone_voter(index: u32) -> ConfState {
+    ConfState { voters: vec![u64::from(index) + 1], ..ConfState::default() }
+}
+
+/// The routes that this folder remembers from its last run, if any.
+pub fn read_routes(folder: &Folder) -> Option<ClusterView> {
+    let bytes = std::fs::read(folder.path().join(ROUTES)).ok()?;
+    let view: ClusterView = serde_json::from_slice(&bytes).ok()?;
+    (view.slots.check().is_ok() && Some(&view.cluster) == folder.identity().cluster.as_ref()).then_some(view)
+}
+
+/// Remembers routes for the next start; errors are only logged. `path` is the data folder.
+pub fn save_routes(path: &Path, view: &ClusterView) {
+    let written = serde_json::to_vec(view).map_err(std::io::Error::from).and_then(|bytes| {
+        let beside = path.join("routes.json.new");
+        std::fs::write(&beside, bytes)?;
+        std::fs::rename(&beside, path.join(ROUTES))
+    });
+    if let Err(error) = written {
+        log::warn!("the routes are not remembered in {}: {error}", path.display());
+    }
+}
