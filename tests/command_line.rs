@@ -1,0 +1,323 @@
+//! "The script broke because the command said something else." Every subcommand: what it prints where, and the
+//! exit codes that scripts rely on.
+
+mod common;
+
+use common::node::finish;
+use common::{Cluster, Home, Outcome, free_port, listed};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Asserts a failure that a person can use: nothing on standard output, one line on standard error.
+#[track_caller]
+fn fails(outcome: Outcome, code: i32) -> String {
+    let outcome = outcome.exits(code);
+    assert!(outcome.out.is_empty(), "a failure printed: {}", outcome.text());
+    assert_eq!(outcome.err.trim_end().lines().count(), 1, "one line, please: {}", outcome.err);
+    outcome.err
+}
+
+#[test]
+fn put_get_delete() {
+    let cluster = Cluster::start();
+    let put = cluster.run(&["put", "A", "happy"]).exits(0);
+    assert!(put.out.is_empty(), "put has nothing to print: {}", put.text());
+    assert_eq!(cluster.run(&["get", "A"]).exits(0).out, b"happy", "raw bytes, nothing added");
+    let said = fails(cluster.run(&["get", "B"]), 1);
+    assert!(said.contains('B'), "{said}");
+    fails(cluster.run(&["delete", "B"]), 1);
+    cluster.run(&["delete", "A"]).exits(0);
+    fails(cluster.run(&["get", "A"]), 1);
+
+    // Awkward keys and values.
+    for key in ["with space", "a/b", "100%", "😀", "-", "--"] {
+        let (put, get) = (["put", "--", key, "value"], ["get", "--", key]);
+        cluster.run(&put).exits(0);
+        assert_eq!(cluster.run(&get).exits(0).out, b"value", "{key}");
+    }
+    cluster.run(&["put", "empty", ""]).exits(0);
+    assert!(cluster.run(&["get", "empty"]).exits(0).out.is_empty());
+    // Through a worker as well.
+    assert_eq!(cluster.home.run_at(&cluster.worker, &["get", "a/b"]).exits(0).out, b"value");
+}
+
+#[test]
+fn values_that_look_like_options_and_standard_input() {
+    let cluster = Cluster::start();
+    cluster.run(&["put", "A", "-5"]).exits(0);
+    assert_eq!(cluster.run(&["get", "A"]).exits(0).out, b"-5");
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let put = ["put", "A", "-"];
+    cluster.home.run_with_input(&cluster.master, &put, &bytes).exits(0);
+    assert_eq!(cluster.run(&["get", "A"]).exits(0).out, bytes);
+    cluster.run(&put).exits(0);
+    assert!(cluster.run(&["get", "A"]).exits(0).out.is_empty(), "an empty standard input is an empty value");
+}
+
+#[test]
+fn conditions_and_time_to_live() {
+    let cluster = Cluster::start();
+    cluster.run(&["put", "A", "1", "--if-absent"]).exits(0);
+    fails(cluster.run(&["put", "A", "2", "--if-absent"]), 1);
+    let version = cluster.worker.get("/kv/A").version().to_string();
+    fails(cluster.run(&["put", "A", "2", "--if-version", "999999"]), 1);
+    cluster.run(&["put", "A", "2", "--if-version", &version]).exits(0);
+    fails(cluster.run(&["delete", "A", "--if-version", &version]), 1);
+    let version = cluster.worker.get("/kv/A").version().to_string();
+    cluster.run(&["delete", "A", "--if-version", &version]).exits(0);
+    cluster.run(&["put", "T", "soon gone", "--ttl", "1s"]).exits(0);
+    common::until("it expires", || (cluster.run(&["get", "T"]).code == 1).then_some(()));
+    cluster.run(&["put", "T", "x", "--ttl", "cat"]).exits(2);
+}
+
+#[test]
+fn files_in_and_out() {
+    let cluster = Cluster::start();
+    let here = cluster.home.path("here");
+    let picture: Vec<u8> = (0..=255).rev().cycle().take(1 << 20).collect();
+    std::fs::write(here.join("cat.jpg"), &picture).unwrap();
+    cluster.run(&["put-file", "B", "cat.jpg"]).exits(0);
+    let to_file = cluster.run(&["get", "B", "-o", "copy.jpg"]).exits(0);
+    assert!(to_file.out.is_empty());
+    assert_eq!(std::fs::read(here.join("copy.jpg")).unwrap(), picture);
+    assert_eq!(cluster.run(&["get", "B"]).exits(0).out, picture);
+
+    // A failed get leaves the file that was there, and nothing beside it.
+    std::fs::write(here.join("kept"), "before").unwrap();
+    fails(cluster.run(&["get", "absent", "-o", "kept"]), 1);
+    assert_eq!(std::fs::read_to_string(here.join("kept")).unwrap(), "before");
+    let names = std::fs::read_dir(&here).unwrap().count();
+    assert_eq!(names, 3, "something was left behind");
+
+    let said = fails(cluster.run(&["put-file", "B", "absent.jpg"]), 2);
+    assert!(said.contains("absent.jpg"), "{said}");
+    let outcome = cluster.run(&["put-file", "B", "."]);
+    assert_ne!(outcome.code, 0);
+    assert_eq!(cluster.worker.value("B").unwrap(), picture, "a failure changes nothing");
+    std::fs::write(here.join("large"), vec![0; (8 << 20) + 1]).unwrap();
+    let said = fails(cluster.run(&["put-file", "L", "large"]), 4);
+    assert!(said.contains("8388608") || said.contains("8 MiB") || said.contains("--max-value"), "{said}");
+}
+
+#[test]
+fn list_in_every_form() {
+    let cluster = Cluster::start();
+    for number in 0..30 {
+        cluster.worker.put(format!("cat/{number:02}"), "12345");
+    }
+    cluster.worker.put("dog", "x");
+    cluster.worker.put([0xff, 0], "binary");
+    let lines = |arguments: &[&str]| -> Vec<String> {
+        let text = cluster.run(arguments).exits(0).text();
+        text.lines().map(str::to_owned).collect()
+    };
+    let cats: Vec<String> = (0..30).map(|number| format!("cat/{number:02}")).collect();
+    assert_eq!(lines(&["list", "cat/", "--keys-only"]), cats);
+    assert_eq!(lines(&["list", "cat/", "--keys-only", "--limit", "5"]), cats[..5]);
+    assert_eq!(lines(&["list", "cat/", "--keys-only", "--limit", "5", "--after", "cat/09"]), cats[10..15]);
+    assert_eq!(lines(&["list", "cat/"]).iter().filter(|line| line.contains("cat/")).count(), 30);
+    assert!(lines(&["list", "nothing"]).is_empty());
+    let page = cluster.run(&["list", "cat/", "--json"]).exits(0).json();
+    assert_eq!(listed(&page), cats, "{page}");
+    assert_eq!(page["keys"][0]["size"], 5, "{page}");
+    let all = cluster.run(&["list", "--json"]).exits(0).json();
+    assert_eq!(all["keys"].as_array().map(Vec::len), Some(32), "{all}");
+    assert_eq!(all["keys"][31]["key"]["base64"], "/wA=", "{all}");
+    assert!(!cluster.run(&["list"]).exits(0).out.contains(&0xff), "raw bytes could drive a terminal");
+}
+
+#[test]
+fn clear_one_and_all() {
+    let cluster = Cluster::start();
+    for number in 0..5 {
+        cluster.worker.put(number.to_string(), "x");
+    }
+    // Standard input is no terminal: nobody can be asked, so it does as told or asks for --yes, but never half.
+    let said = cluster.run(&["clear", "0", "--yes"]).exits(0);
+    assert!(format!("{}{}", said.text(), said.err).contains('5'), "how many? {said:?}");
+    assert_eq!(cluster.worker.get("/kv").json()["keys"].as_array().map(Vec::len), Some(0));
+    cluster.worker.put("A", "x");
+    cluster.run(&["clear", "--all", "--yes"]).exits(0);
+    assert_eq!(cluster.worker.value("A"), None);
+    let outcome = cluster.run(&["clear", "7", "--yes"]);
+    assert!(matches!(outcome.code, 1 | 4), "exit {}: {}", outcome.code, outcome.err);
+    cluster.run(&["clear"]).exits(2);
+}
+
+#[test]
+fn status_for_people_and_programs() {
+    let cluster = Cluster::start();
+    cluster.worker.put("A", "happy");
+    common::until("the master knows of the key", || {
+        let said = cluster.run(&["status", "--json"]).exits(0).json();
+        (said["groups"][0]["keys"] == 1).then_some(())
+    });
+    let said = cluster.run(&["status"]).exits(0).text();
+    for part in [cluster.worker.port.to_string(), cluster.master.port.to_string(), "16384".into()] {
+        assert!(said.contains(&part), "no {part} in:\n{said}");
+    }
+    assert!(said.contains("1 member: lose worker 0 and its keys are gone"), "{said}");
+    // Asked by way of a worker it is the same cluster.
+    let by_worker = cluster.home.run_at(&cluster.worker, &["status", "--json"]).exits(0).json();
+    assert_eq!(by_worker["cluster"], cluster.master.get("/master").json()["cluster"]);
+}
+
+#[test]
+fn nobody_there_is_exit_3_and_soon() {
+    let home = Home::new();
+    let port = free_port().to_string();
+    let start = Instant::now();
+    for arguments in [
+        vec!["get", "A"],
+        vec!["put", "A", "b"],
+        vec!["delete", "A"],
+        vec!["list"],
+        vec!["status"],
+        vec!["clear", "0", "--yes"],
+        vec!["close", "0"],
+        vec!["open", "0"],
+    ] {
+        let mut words = arguments.clone();
+        words.extend(["--master", &port]);
+        let said = fails(home.run(&words), 3);
+        assert!(said.contains(&port), "{arguments:?} does not say whom it asked: {said}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(60), "8 refusals took {:?}", start.elapsed());
+    // Of a list of addresses one that answers is enough, in any of their forms.
+    let cluster = Cluster::start();
+    cluster.worker.put("A", "happy");
+    let there = cluster.master.port;
+    for list in [
+        format!("{port},{there}"),
+        format!("127.0.0.1:{there}"),
+        format!("http://127.0.0.1:{there}"),
+        format!("localhost:{there}"),
+    ] {
+        assert_eq!(cluster.home.run(&["get", "A", "--master", &list]).exits(0).out, b"happy", "{list}");
+    }
+}
+
+#[test]
+fn usage_errors_are_exit_2() {
+    let home = Home::new();
+    for arguments in [
+        vec![],
+        vec!["cat"],
+        vec!["get"],
+        vec!["put", "A"],
+        vec!["get", "A", "B"],
+        vec!["put", "A", "b", "--fly"],
+        vec!["worker"],
+        vec!["worker", "cat"],
+        vec!["master", "99999"],
+        vec!["get", "A", "--master", "not an address"],
+        vec!["list", "--limit", "cat"],
+        vec!["clear", "cat"],
+        vec!["completions", "cat"],
+    ] {
+        let outcome = home.run(&arguments);
+        assert_eq!(outcome.code, 2, "{arguments:?}: {}", outcome.err);
+        assert!(!outcome.err.is_empty(), "{arguments:?}");
+    }
+    // An empty key is refused wherever it is noticed.
+    let cluster = Cluster::start();
+    let outcome = cluster.run(&["put", "", "x"]);
+    assert!(matches!(outcome.code, 2 | 4), "exit {}: {}", outcome.code, outcome.err);
+    let outcome = cluster.run(&["get", &"k".repeat(4097)]);
+    assert!(matches!(outcome.code, 2 | 4), "exit {}: {}", outcome.code, outcome.err);
+}
+
+#[test]
+fn what_comes_later_is_absent() {
+    let home = Home::new();
+    for arguments in [
+        vec!["bench"],
+        vec!["verify"],
+        vec!["promote", "0"],
+        vec!["drain", "0"],
+        vec!["rebalance"],
+        vec!["master", "--join", "3000"],
+        vec!["master", "--replicas", "3"],
+        vec!["master", "--dead-after", "1m"],
+        vec!["worker", "3001", "--replace", "0"],
+        vec!["worker", "3001", "--reads", "quorum"],
+        vec!["worker", "3001", "--reserve", "1"],
+        vec!["get", "A", "--resume"],
+        vec!["put-file", "A", "b", "--resume"],
+    ] {
+        let outcome = home.run(&arguments);
+        assert_eq!(outcome.code, 2, "{arguments:?}: {}", outcome.err);
+    }
+    let manual = home.run(&["help"]).exits(0).text();
+    for word in [
+        "master",
+        "worker",
+        "put",
+        "put-file",
+        "get",
+        "delete",
+        "list",
+        "clear",
+        "close",
+        "open",
+        "status",
+        "demo",
+        "token",
+        "completions",
+    ] {
+        assert!(manual.contains(word), "{word} is not in the manual");
+        home.run(&[word, "--help"]).exits(0);
+    }
+    for word in ["bench", "promote", "rebalance", "verify", "drain"] {
+        assert!(!manual.lines().any(|line| line.trim_start().starts_with(word)), "{word} is in the manual");
+    }
+    assert!(manual.contains("catstore put A happy"), "a short manual, with examples");
+    assert!(home.run(&["--version"]).exits(0).text().contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn completions_for_the_usual_shells() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = home.run(&["completions", shell]).exits(0).text();
+        assert!(script.contains("catstore") && script.contains("put-file"), "{shell}");
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_no_crash() {
+    let cluster = Cluster::start();
+    cluster.worker.put("large", vec![b'x'; 4 << 20]);
+    let mut command: Command = cluster.home.command("sh");
+    let line = format!("{} get large | head -c 10", common::node::PROGRAM);
+    command.args(["-c", &line]).env("CATSTORE_MASTER", cluster.master.port.to_string());
+    let outcome = finish(command, &[]);
+    assert_eq!(outcome.out, b"xxxxxxxxxx");
+    assert!(!outcome.err.contains("panicked"), "{}", outcome.err);
+}
+
+#[test]
+fn nothing_is_written_to_the_current_folder_or_the_log() {
+    let cluster = Cluster::start();
+    cluster.run(&["put", "a key", "a very secret value"]).exits(0);
+    cluster.run(&["get", "a key"]).exits(0);
+    cluster.run(&["status"]).exits(0);
+    assert_eq!(std::fs::read_dir(cluster.home.path("here")).unwrap().count(), 0);
+    for node in [&cluster.worker, &cluster.master] {
+        assert!(!node.log().contains("a very secret value"), "values do not belong in logs");
+    }
+}
+
+#[test]
+fn the_demo_shows_itself_and_leaves_nothing_behind() {
+    let home = Home::new();
+    let outcome = home.run(&["demo", "--exit"]).exits(0);
+    let said = format!("{}{}", outcome.text(), outcome.err);
+    assert!(said.contains("happy"), "{said}");
+    let left: Vec<_> =
+        std::fs::read_dir(home.path("tmp")).unwrap().flatten().map(|entry| entry.path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    for folder in ["here", "data"] {
+        assert_eq!(std::fs::read_dir(home.path(folder)).unwrap().count(), 0, "in {folder}");
+    }
+}

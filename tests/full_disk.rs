@@ -1,0 +1,178 @@
+//! "The disk ran full and the store broke." Writes are refused with their own word while there is still room to
+//! say so; everything acknowledged stays readable, deletes work, and with room again so do writes.
+
+mod common;
+
+use common::node::kv;
+use common::{Home, Node, Session, within};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// A file system of its own in memory, unmounted when it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Nothing if this user may not mount; the reason is printed.
+    fn mount(place: PathBuf, options: &str) -> Option<SmallDisk> {
+        std::fs::create_dir_all(&place).expect("a mount point");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&place).output();
+        match mount {
+            Ok(output) if output.status.success() => Some(SmallDisk(place)),
+            Ok(output) => {
+                println!("skipped: mount says {}", String::from_utf8_lossy(&output.stderr).trim());
+                None
+            }
+            Err(error) => {
+                println!("skipped: mount: {error}");
+                None
+            }
+        }
+    }
+
+    fn remount(&self, options: &str) {
+        let done = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).status();
+        assert!(done.is_ok_and(|status| status.success()), "remount with {options}");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a node that was just killed may still be letting go of its files.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Puts a ballast file on the disk that grows until a small write is refused; gives the refusal's words.
+fn fill(ballast: &Path, worker: &Node) -> String {
+    let mut file = File::create(ballast).expect("a ballast file");
+    let mut step = 4 << 20;
+    loop {
+        let reply = worker.ask("PUT", &kv("probe"), &[], Some(b"a small value"));
+        if reply.status == 507 {
+            reply.clone().is_problem(507, "disk_full");
+            return reply.text();
+        }
+        assert!(matches!(reply.status, 200 | 201), "{} {}", reply.status, reply.text());
+        while file.write_all(&vec![0; step]).is_err() {
+            assert!(step > 4096, "the disk is full to the last page and nothing was refused");
+            step /= 2;
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
+    let home = Home::new();
+    let Some(disk) = SmallDisk::mount(home.path("disk"), "size=120m") else { return };
+    let master = home.master();
+    let launch = home.launch("worker", common::free_port(), &["--master", &master.port.to_string()]);
+    let mut worker = launch.data(&disk.0.join("worker")).serve();
+    let value = |number: usize| vec![b'a' + (number % 26) as u8; 100_000];
+    for number in 0..50 {
+        worker.put(format!("early {number}"), value(number));
+    }
+    let all_there = |worker: &Node| {
+        let mut session = Session::new(worker.port);
+        for number in 0..50 {
+            let reply = session.ask("GET", &kv(format!("early {number}")), &[], None).is(200);
+            assert!(reply.body == value(number), "early {number} came back changed");
+        }
+    };
+
+    let ballast = disk.0.join("ballast");
+    let said = fill(&ballast, &worker);
+    println!("refused with: {said}");
+    all_there(&worker);
+    master.ask("PUT", &kv("A"), &[], Some(b"x")).is_problem(507, "disk_full");
+    worker.get("/put/A/x").is_problem(507, "disk_full");
+    let refused = home.run_at(&master, &["put", "A", "x"]);
+    assert!(matches!(refused.code, 1 | 4), "exit {}: {}", refused.code, refused.err);
+    assert!(refused.err.contains("disk"), "{}", refused.err);
+    assert_eq!(worker.value("A"), None);
+    // Deletes are what makes room: they work.
+    worker.ask("DELETE", &kv("probe"), &[], None).is(204);
+    assert_eq!(worker.value("probe"), None);
+    // A restart on the full disk finds everything.
+    worker.stop();
+    worker.restart();
+    all_there(&worker);
+
+    std::fs::remove_file(&ballast).unwrap();
+    within(Duration::from_secs(15), "writes work again", || {
+        let reply = worker.ask("PUT", &kv("A"), &[], Some(b"room again"));
+        (reply.status == 201).then_some(())
+    });
+    all_there(&worker);
+
+    // Now the store fills the disk by itself: what it acknowledged is there, what it refused is not.
+    let mut session = Session::new(worker.port);
+    let large = |number: usize| vec![b'A' + (number % 26) as u8; 1 << 20];
+    let mut stored = 0;
+    loop {
+        let reply = session.ask("PUT", &kv(format!("late {stored}")), &[], Some(&large(stored)));
+        if reply.status == 507 {
+            break;
+        }
+        assert_eq!(reply.status, 201, "{}", reply.text());
+        stored += 1;
+        assert!(stored < 150, "150 MiB fit on a disk of 120");
+    }
+    println!("{stored} values of 1 MiB fitted");
+    let check = |worker: &Node| {
+        let mut session = Session::new(worker.port);
+        for number in 0..stored {
+            let reply = session.ask("GET", &kv(format!("late {number}")), &[], None).is(200);
+            assert!(reply.body == large(number), "late {number} came back changed");
+        }
+        session.ask("GET", &kv(format!("late {stored}")), &[], None).is(404);
+        all_there(worker);
+    };
+    check(&worker);
+    worker.kill();
+    worker.restart();
+    check(&worker);
+    // And it digs itself out: clear works on a full disk, and gives the room back.
+    worker.get("/clear/0").is(200);
+    within(Duration::from_secs(30), "clear made room", || {
+        let reply = worker.ask("PUT", &kv("A"), &[], Some(b"room again"));
+        matches!(reply.status, 200 | 201).then_some(())
+    });
+}
+
+#[test]
+fn a_read_only_folder_is_refused() {
+    let home = Home::new();
+    let master = home.master();
+    let launch = home.launch("worker", common::free_port(), &["--master", &master.port.to_string()]);
+    let (launch, disk) = if rustix::process::geteuid().is_root() {
+        let Some(disk) = SmallDisk::mount(home.path("disk"), "size=64m") else { return };
+        (launch.data(&disk.0.join("worker")), Some(disk))
+    } else {
+        (launch, None)
+    };
+    let mut worker = launch.serve();
+    worker.put("A", "happy");
+    worker.stop();
+    let protect = |on: bool| match &disk {
+        Some(disk) => disk.remount(if on { "ro" } else { "rw" }),
+        None => {
+            let mode = if on { "a-w" } else { "u+w" };
+            let done = Command::new("chmod").args(["-R", mode]).arg(&launch.data).status();
+            assert!(done.is_ok_and(|status| status.success()));
+        }
+    };
+    protect(true);
+    let outcome = launch.refuse();
+    assert!(matches!(outcome.code, 4 | 5), "exit {}: {}", outcome.code, outcome.err);
+    assert!(outcome.err.contains(&launch.data.display().to_string()), "{}", outcome.err);
+    // A new folder that cannot be made.
+    let fresh = launch.data.join("fresh");
+    let outcome = launch.clone().data(&fresh).refuse();
+    assert!(matches!(outcome.code, 4 | 5), "exit {}: {}", outcome.code, outcome.err);
+    protect(false);
+    worker.restart();
+    assert_eq!(worker.value("A").as_deref(), Some(b"happy".as_slice()));
+}

@@ -1,0 +1,81 @@
+//! "I restarted it and requests broke." SIGTERM under load: what was accepted is answered, the process is gone
+//! within five seconds with exit code 0, and everything acknowledged is there at the next start.
+
+mod common;
+
+use common::load::{Ending, Load, Writer};
+use common::{Cluster, Dice, until};
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+
+#[test]
+fn every_accepted_request_is_answered() {
+    let mut cluster = Cluster::start();
+    let mut dice = Dice::fresh();
+    let mut writers: Vec<Writer> = (0..24)
+        .map(|number| Writer::new(&format!("w{number}"), cluster.worker.port, dice.throw(), 40_000))
+        .collect();
+    for round in 0..5 {
+        let load = Load::start(writers);
+        until("all are at work", || (load.done() > 200).then_some(()));
+        let start = Instant::now();
+        cluster.worker.signal(Signal::TERM);
+        let code = cluster.worker.wait(Duration::from_secs(20));
+        let took = start.elapsed();
+        assert_eq!(code, 0, "{}", cluster.worker.log());
+        assert!(took < Duration::from_secs(6), "it took {took:?} to stop");
+        writers = load.finish();
+        let dropped: usize = writers
+            .iter()
+            .map(|writer| writer.endings.iter().filter(|(_, ending)| *ending == Ending::Unknown).count())
+            .sum();
+        println!("round {round}: stopped after {took:?}, {dropped} requests without an answer");
+        assert_eq!(dropped, 0, "{dropped} requests were accepted and got no answer");
+        cluster.worker.restart();
+        for writer in &mut writers {
+            writer.check(&cluster.worker);
+        }
+    }
+}
+
+#[test]
+fn idle_and_half_sent_requests_do_not_hold_it_up() {
+    use std::io::Write;
+    let mut cluster = Cluster::start();
+    let mut idle = Vec::new();
+    for number in 0..50 {
+        let mut stream = common::http::connect(cluster.worker.port).unwrap();
+        if number % 2 == 0 {
+            stream
+                .write_all(b"PUT /kv/half HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\nhalf")
+                .unwrap();
+        }
+        idle.push(stream);
+    }
+    cluster.worker.put("A", "happy");
+    let start = Instant::now();
+    cluster.worker.stop();
+    assert!(start.elapsed() < Duration::from_secs(6), "it took {:?} to stop", start.elapsed());
+    cluster.worker.restart();
+    assert_eq!(cluster.worker.value("half"), None);
+    assert_eq!(cluster.worker.value("A").as_deref(), Some(b"happy".as_slice()));
+}
+
+#[test]
+fn sigint_is_as_good_and_a_second_signal_quits_at_once() {
+    let mut cluster = Cluster::start();
+    cluster.worker.put("A", "happy");
+    cluster.worker.signal(Signal::INT);
+    assert_eq!(cluster.worker.wait(Duration::from_secs(10)), 0);
+    cluster.master.signal(Signal::INT);
+    assert_eq!(cluster.master.wait(Duration::from_secs(10)), 0);
+    cluster.master.restart();
+    cluster.worker.restart();
+    let start = Instant::now();
+    cluster.worker.signal(Signal::TERM);
+    cluster.worker.signal(Signal::TERM);
+    cluster.worker.wait(Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(6));
+    cluster.worker.restart();
+    assert_eq!(cluster.worker.value("A").as_deref(), Some(b"happy".as_slice()));
+}
