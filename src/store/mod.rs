@@ -14,6 +14,7 @@
 //! Left out: what commands mean and when entries are committed (`replica`).
 
 pub mod doubles;
+mod files;
 pub mod folder;
 pub mod generation;
 pub mod identity;
