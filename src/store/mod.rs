@@ -22,6 +22,8 @@ pub mod keys;
 pub mod leveldb;
 pub mod log;
 pub mod raft_engine;
+mod raft_files;
+mod recent;
 pub mod record;
 pub mod state;
 pub mod tables;
