@@ -10,6 +10,7 @@ use super::state::{Batch, Generations, State, Visit};
 use crate::error::{Error, Kind, Result};
 use raft::eraftpb::{ConfState, Entry, HardState};
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -467,7 +468,7 @@ impl State for MemoryState {
         }
         // Visited outside the lock: a visitor may read.
         let rows: Vec<_> = self.with(|_, generation| {
-            let range = generation.rows.range::<[u8], _>(from..to);
+            let range = generation.rows.range::<[u8], _>((Included(from), Excluded(to)));
             Ok(range.map(|(row, value)| (row.clone(), value.clone())).collect())
         })?;
         for (row, value) in &rows {
