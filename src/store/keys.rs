@@ -174,9 +174,10 @@ mod tests {
     proptest! {
         #[test]
         fn rows_come_back(time: u64, slot: u16, key: Vec<u8>) {
-            prop_assert_eq!(record_key(&record(&key)), Some(&key[..]));
-            prop_assert_eq!(expiry_parts(&expiry(time, &key)), Some((time, &key[..])));
-            prop_assert_eq!(request_age_parts(&request_age(time, slot, &key)), Some((time, slot, &key[..])));
+            let (record, expiry, age) = (record(&key), expiry(time, &key), request_age(time, slot, &key));
+            prop_assert_eq!(record_key(&record), Some(&key[..]));
+            prop_assert_eq!(expiry_parts(&expiry), Some((time, &key[..])));
+            prop_assert_eq!(request_age_parts(&age), Some((time, slot, &key[..])));
         }
 
         #[test]
