@@ -10,8 +10,7 @@ use super::state::{Batch, Generations, State, Visit};
 use crate::error::{Error, Kind, Result};
 use raft::eraftpb::{ConfState, Entry, HardState};
 use std::collections::BTreeMap;
-use std::ops::Bound::{Excluded, Included};
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -32,7 +31,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -42,7 +41,7 @@ impl Random {
 
     /// A number from 0 to `limit` inclusive.
     pub fn up_to(&mut self, limit: usize) -> usize {
-        (self.next() % (limit as u64 + 1)) as usize
+        (self.draw() % (limit as u64 + 1)) as usize
     }
 }
 
@@ -468,7 +467,7 @@ impl State for MemoryState {
         }
         // Visited outside the lock: a visitor may read.
         let rows: Vec<_> = self.with(|_, generation| {
-            let range = generation.rows.range::<[u8], _>((Included(from), Excluded(to)));
+            let range = generation.rows.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
             Ok(range.map(|(row, value)| (row.clone(), value.clone())).collect())
         })?;
         for (row, value) in &rows {

@@ -170,7 +170,7 @@ crc32 "#;
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), &identity()).unwrap();
         let text = std::fs::read_to_string(folder.path().join(NAME)).unwrap();
-        assert_eq!(text.strip_prefix(GOLDEN), Some("00000000\n"));
+        assert_eq!(text.strip_prefix(GOLDEN), Some("20476caa\n"));
         assert_eq!(read(folder.path()).unwrap(), Some(identity()));
     }
 

@@ -174,10 +174,10 @@ mod tests {
     proptest! {
         #[test]
         fn rows_come_back(time: u64, slot: u16, key: Vec<u8>) {
-            let rows = (record(&key), expiry(time, &key), request_age(time, slot, &key));
-            prop_assert_eq!(record_key(&rows.0), Some(&key[..]));
-            prop_assert_eq!(expiry_parts(&rows.1), Some((time, &key[..])));
-            prop_assert_eq!(request_age_parts(&rows.2), Some((time, slot, &key[..])));
+            let (record, expiry, age) = (record(&key), expiry(time, &key), request_age(time, slot, &key));
+            prop_assert_eq!(record_key(&record), Some(&key[..]));
+            prop_assert_eq!(expiry_parts(&expiry), Some((time, &key[..])));
+            prop_assert_eq!(request_age_parts(&age), Some((time, slot, &key[..])));
         }
 
         #[test]

@@ -147,16 +147,18 @@ impl State for LevelState {
         let iterator = self.database.iter(read_options(false));
         let mut cursor = Cursor { iterator: iterator.raw_iterator(), lifetime: &iterator };
         cursor.seek(from);
-        while let Some((row, value)) = cursor.row() {
-            if row >= to || visit(row, value) == ControlFlow::Break(()) {
-                break;
+        // At a damaged block an iterator goes on without a word: older versions of the block's rows come to light,
+        // later it just ends. So its error is asked for before each row is believed, and at the end.
+        loop {
+            if let Some(message) = cursor.error() {
+                return Err(self.fail("read", &message, false));
             }
-            cursor.next();
-        }
-        // An iterator ends silently at a damaged block: only its error tells that from the end of the rows.
-        match cursor.error() {
-            None => Ok(()),
-            Some(message) => Err(self.fail("read", &message, false)),
+            match cursor.row() {
+                Some((row, value)) if row < to && visit(row, value) == ControlFlow::Continue(()) => {
+                    cursor.next()
+                }
+                _ => return Ok(()),
+            }
         }
     }
 

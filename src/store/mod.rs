@@ -13,6 +13,8 @@
 //!
 //! Left out: what commands mean and when entries are committed (`replica`).
 
+#[cfg(test)]
+mod damage_test;
 pub mod doubles;
 mod files;
 pub mod folder;
@@ -26,4 +28,6 @@ mod raft_files;
 mod recent;
 pub mod record;
 pub mod state;
+#[cfg(test)]
+mod suite;
 pub mod tables;

@@ -63,7 +63,12 @@ impl EngineLog {
     ///
     /// Errors: [`Kind::Damaged`] naming the folder, [`Kind::System`] if it cannot be used.
     pub fn open(folder: &Path) -> Result<EngineLog> {
-        let engine = open_engine(folder)?;
+        EngineLog::open_sized(folder, FILE_SIZE, PURGE_THRESHOLD)
+    }
+
+    /// As [`EngineLog::open`], with files of `file` bytes, purged beyond `purge` bytes.
+    pub(super) fn open_sized(folder: &Path, file: ReadableSize, purge: ReadableSize) -> Result<EngineLog> {
+        let engine = open_engine(folder, file, purge)?;
         // raft-engine does not sync the names of the first files that it makes.
         files::sync_folder(folder)?;
         let pair = |key| -> Result<(u64, u64)> {
@@ -355,7 +360,7 @@ impl Drop for EngineLog {
     }
 }
 
-fn open_engine(folder: &Path) -> Result<Engine> {
+fn open_engine(folder: &Path, file: ReadableSize, purge: ReadableSize) -> Result<Engine> {
     let Some(path) = folder.to_str() else {
         let detail = format!("the folder {} is not UTF-8, which raft-engine needs", folder.display());
         return Err(Error::new(Kind::System, detail).hint("choose another --data"));
@@ -367,8 +372,8 @@ fn open_engine(folder: &Path) -> Result<Engine> {
         recovery_threads: 1,
         // Values are often compressed already, and the entries are read back soon.
         batch_compression_threshold: ReadableSize(0),
-        target_file_size: FILE_SIZE,
-        purge_threshold: PURGE_THRESHOLD,
+        target_file_size: file,
+        purge_threshold: purge,
         // Recycling writes over old files: a sync need not write a new file's size and blocks, which is faster, but
         // old batches then lie behind the tail, and the disk space never shrinks.
         enable_log_recycle: false,
@@ -424,7 +429,7 @@ fn encode_membership((membership, index): &(ConfState, u64)) -> Result<Vec<u8>> 
 
 fn decode_membership(bytes: &[u8]) -> Option<(ConfState, u64)> {
     let (index, membership) = bytes.split_first_chunk::<8>()?;
-    Some((protobuf::parse_from_bytes(membership).ok()?, u64::from_le_bytes(*index)))
+    Some((ConfState::parse_from_bytes(membership).ok()?, u64::from_le_bytes(*index)))
 }
 
 #[cfg(test)]
