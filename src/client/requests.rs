@@ -147,6 +147,11 @@ impl Client {
         self.run(&Operation { target: Target::Any, request }, |mut answer| answer.json())
     }
 
+    /// The cluster as the client knows it, without asking; `None` before the first request.
+    pub fn cluster_known(&self) -> Option<std::sync::Arc<ClusterView>> {
+        self.routes().view.clone()
+    }
+
     /// What the master knows of its workers and groups.
     ///
     /// Errors: `Closed` if the master is closed (to ask `/master` itself would open it).
