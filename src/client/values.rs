@@ -112,7 +112,11 @@ pub struct ListOptions {
 /// A time to live as it stands in `?ttl=`.
 pub(super) fn ttl_text(ttl: Duration) -> String {
     let milliseconds = ttl.as_millis().max(1);
-    if milliseconds % 1000 == 0 { format!("{}s", milliseconds / 1000) } else { format!("{milliseconds}ms") }
+    if milliseconds.is_multiple_of(1000) {
+        format!("{}s", milliseconds / 1000)
+    } else {
+        format!("{milliseconds}ms")
+    }
 }
 
 #[cfg(test)]

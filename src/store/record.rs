@@ -57,8 +57,7 @@ pub fn encode(meta: &Meta, value: &[u8]) -> Vec<u8> {
 
 /// Decodes the facts of a row and the offset of its value. Errors with [`Kind::Damaged`].
 pub fn decode_meta(row: &[u8]) -> Result<(Meta, usize)> {
-    parse(row)
-        .ok_or_else(|| Error::new(Kind::Damaged, "a stored record does not have the format of a record"))
+    parse(row).ok_or_else(|| Error::new(Kind::Damaged, "a stored record does not have the format of a record"))
 }
 
 fn parse(row: &[u8]) -> Option<(Meta, usize)> {
