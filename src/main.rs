@@ -3,11 +3,21 @@
 use catstore::cmd::{Cli, output, report};
 use catstore::error::{Error, Kind};
 use clap::Parser;
+use clap::error::ErrorKind;
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and the version, on standard output.
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        Err(error) => {
+            output::note(report::usage(&error.render().to_string()));
+            return ExitCode::from(exit_code(Kind::Usage));
+        }
+    };
     start_log(cli.is_node());
     let json = cli.wants_json();
     match cli.run() {

@@ -7,6 +7,7 @@ use crate::error::{Error, Kind, Result};
 
 /// Arguments of `catstore close`.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "catstore close <IDX | --master [ADDR]> [OPTIONS]")]
 pub struct Args {
     #[command(flatten)]
     which: WhichArgs,

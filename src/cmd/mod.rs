@@ -68,14 +68,20 @@ The same with curl:
   curl localhost:3000/kv/A
 
 Where things are:
-  Client commands find the cluster at --master ADDR,…, else $CATSTORE_MASTER, else 127.0.0.1:3000; any node will
-  do. ADDR is 3000, host:3000 or http://host:3000. Nodes keep their data in --data, else $CATSTORE_DATA, else
-  ${XDG_DATA_HOME:-~/.local/share}/catstore/ROLE-PORT. A node that listens beyond this machine wants a token:
-  see `catstore token`.
+  Client commands find the cluster at --master ADDR,…, else $CATSTORE_MASTER, else 127.0.0.1:3000;
+  any node will do. ADDR is 3000, host:3000 or http://host:3000.
+  Nodes keep their data in --data, else $CATSTORE_DATA, else in
+  ${XDG_DATA_HOME:-~/.local/share}/catstore/ROLE-PORT.
+  A node that listens beyond this machine wants a token: see `catstore token`.
 
 Exit codes:
-  0 done   1 the answer is no (key absent, condition failed)   2 usage   3 the cluster cannot be reached or has no
-  majority   4 refused   5 a damaged or foreign data folder   6 it may have been written";
+  0  done
+  1  the answer is no: the key is absent, the condition failed
+  2  usage
+  3  the cluster cannot be reached, or has no majority
+  4  refused
+  5  a damaged or foreign data folder
+  6  it may have been written: read it back";
 
 /// The command line of catstore.
 #[derive(Debug, Parser)]

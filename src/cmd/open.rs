@@ -6,6 +6,7 @@ use crate::error::Result;
 
 /// Arguments of `catstore open`.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "catstore open <IDX | --master [ADDR]> [OPTIONS]")]
 pub struct Args {
     #[command(flatten)]
     which: WhichArgs,

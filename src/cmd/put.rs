@@ -2,7 +2,7 @@
 
 use super::options::ClientArgs;
 use super::{output, parse, text};
-use crate::client::{Client, Condition, MAX_VALUE, PutOptions, Stored, too_large};
+use crate::client::{Client, Condition, MAX_VALUE, PutOptions, Stored};
 use crate::error::{Error, Kind, Result};
 use std::ffi::OsString;
 use std::io::Read;
@@ -93,7 +93,14 @@ fn read_input() -> Result<Vec<u8>> {
         .take(MAX_VALUE as u64 + 1)
         .read_to_end(&mut value)
         .map_err(|error| Error::new(Kind::System, "standard input cannot be read").cause(error))?;
-    if value.len() > MAX_VALUE { Err(too_large(value.len() as u64)) } else { Ok(value) }
+    if value.len() > MAX_VALUE {
+        return Err(Error::new(
+            Kind::ValueTooLarge,
+            "standard input has more than 8 MiB, the limit for a value",
+        )
+        .hint("split it over several keys; nothing was written"));
+    }
+    Ok(value)
 }
 
 #[cfg(test)]

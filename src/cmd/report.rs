@@ -32,6 +32,18 @@ pub fn line(error: &Error) -> String {
     format!("catstore: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
+/// What `clap` says of a wrong command line, as one line: what is wrong; what it suggests; the usage.
+pub fn usage(rendered: &str) -> String {
+    let join = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let paragraphs = rendered.split("\n\n").map(join).filter(|paragraph| !paragraph.is_empty());
+    let wanted = paragraphs.filter(|paragraph| !paragraph.starts_with("For more information"));
+    let told = wanted.map(|paragraph| match paragraph.strip_prefix("error: ") {
+        Some(wrong) => wrong.to_owned(),
+        None => paragraph.replacen("Usage: ", "usage: ", 1),
+    });
+    format!("catstore: {}", told.collect::<Vec<_>>().join("; "))
+}
+
 /// The error as a problem document. Its status is 0: no HTTP is involved.
 pub fn problem(error: &Error) -> Problem {
     let detail = match std::error::Error::source(error) {
@@ -52,6 +64,15 @@ pub fn problem(error: &Error) -> Problem {
 mod tests {
     use super::*;
     use crate::error::Kind;
+
+    #[test]
+    fn usage_errors_are_one_line() {
+        let rendered = "error: these are missing:\n  <VALUE>\n\nUsage: catstore put <KEY> <VALUE>\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            usage(rendered),
+            "catstore: these are missing: <VALUE>; usage: catstore put <KEY> <VALUE>"
+        );
+    }
 
     #[test]
     fn errors_are_one_line_and_one_document() {
