@@ -8,7 +8,7 @@ use super::site::{Event, Member, Site};
 use super::worker::{self, Worker};
 use crate::cluster::view::{HeartbeatReply, HeartbeatRequest, RegisterReply};
 use crate::error::{Error, Kind, Result};
-use crate::replica::handle::save_routes;
+use crate::replica::save_routes;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};

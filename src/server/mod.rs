@@ -48,7 +48,8 @@ pub use config::{MasterOptions, NodeOptions, WorkerOptions};
 
 use crate::cluster::directory::DirectoryCommand;
 use crate::error::{Error, Kind, Result};
-use crate::replica::handle::{Options, found_master};
+use crate::replica::found_master;
+use crate::replica::handle::Options;
 use crate::replica::{Folder, Role, Sizes};
 use guard::Guard;
 use node::{Mode, Node};
