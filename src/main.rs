@@ -1,2 +1,92 @@
 //! catstore: parse, log, run, exit code.
-fn main() {}
+
+use catstore::cmd::{Cli, output, report};
+use catstore::error::{Error, Kind};
+use clap::Parser;
+use clap::error::ErrorKind;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and the version, on standard output.
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        Err(error) => {
+            output::note(report::usage(&error.render().to_string()));
+            return ExitCode::from(exit_code(Kind::Usage));
+        }
+    };
+    start_log(cli.is_node());
+    let json = cli.wants_json();
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, json),
+    }
+}
+
+/// Tells the error and turns it into an exit code.
+fn fail(error: &Error, json: bool) -> ExitCode {
+    if output::is_reader_gone(error) {
+        return ExitCode::SUCCESS;
+    }
+    if json && !report::is_told(error) {
+        // If standard output fails too, the line below is all that can be done.
+        let _ = output::json(&report::problem(error));
+    }
+    output::note(report::line(error));
+    ExitCode::from(exit_code(error.kind()))
+}
+
+/// Nodes say what they do, with times; client commands only warn, in one line each.
+fn start_log(is_node: bool) {
+    // A library's remark about the torn tail that every kill leaves is no news to whoever runs a node.
+    let filter = if is_node { "info,actix_server=warn,raft_engine=error" } else { "warn" };
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter));
+    if !is_node {
+        builder.format(|out, record| writeln!(out, "catstore: {}", record.args()));
+    }
+    builder.init();
+}
+
+/// The exit code for an error of `kind`: 1 the answer is no, 2 usage, 3 the cluster cannot be reached or cannot serve,
+/// 4 refused, 5 a damaged or foreign data folder, 6 it may have been written.
+fn exit_code(kind: Kind) -> u8 {
+    match kind {
+        Kind::NotFound | Kind::ConditionFailed => 1,
+        Kind::BadRequest
+        | Kind::MethodNotAllowed
+        | Kind::KeyEmpty
+        | Kind::KeyTooLong
+        | Kind::ValueTooLarge
+        | Kind::TooLarge
+        | Kind::CrossSlot
+        | Kind::Usage => 2,
+        Kind::TooSlow
+        | Kind::NoWorker
+        | Kind::NoMajority
+        | Kind::Closed
+        | Kind::Overloaded
+        | Kind::Moved
+        | Kind::Failed
+        | Kind::Unreachable => 3,
+        Kind::Unauthorized | Kind::Forbidden | Kind::Conflict | Kind::DiskFull | Kind::System => 4,
+        Kind::Damaged | Kind::Foreign => 5,
+        Kind::UnknownOutcome => 6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_error_has_an_exit_code_that_is_not_success() {
+        for kind in Kind::ALL {
+            assert!((1..=6).contains(&exit_code(kind)), "{kind:?}");
+        }
+        assert_eq!(exit_code(Kind::NotFound), 1);
+        assert_eq!(exit_code(Kind::UnknownOutcome), 6);
+    }
+}

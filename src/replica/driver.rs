@@ -151,9 +151,15 @@ impl<M: Machine> Shared<M> {
             .map_or_else(|| Error::new(Kind::Closed, "this node is closed"), |error| as_refusal(&error))
     }
 
-    fn fail(&self, error: Error) {
-        log::error!("this node stops serving: {error}");
-        lock(&self.failure).get_or_insert(error);
+    /// Stops serving because of `error`; the first one counts.
+    pub(super) fn fail(&self, error: Error) {
+        {
+            let mut failure = lock(&self.failure);
+            if failure.is_none() {
+                log::error!("this node stops serving: {error}");
+                *failure = Some(error);
+            }
+        }
         self.serving.store(false, Ordering::Release);
         self.closing.store(true, Ordering::Release);
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = None;

@@ -106,8 +106,8 @@ impl<M: Machine> Replica<M> {
     }
 
     fn live(&self) -> Result<Live<M>> {
+        self.shared.check_open()?;
         if !self.shared.serving.load(Ordering::Acquire) {
-            self.shared.check_open()?;
             return Err(no_leader());
         }
         let live = self.shared.live.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -227,7 +227,7 @@ impl KeyspaceHandle {
     /// A right to read linearizably, now. Errors: `NoMajority`, `Closed`, `Failed`.
     pub fn reader(&self) -> Result<Reader> {
         let live = self.replica.live()?;
-        Ok(Reader::new(live.state, live.published))
+        Ok(Reader::new(live.state, live.published, self.replica.shared.clone()))
     }
 
     /// Numbers for facts and metrics.

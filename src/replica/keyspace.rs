@@ -499,3 +499,7 @@ fn decode_remembered(row: &[u8]) -> Result<(u64, Reply)> {
     let (clock, reply) = row.split_first_chunk::<8>().ok_or_else(damaged)?;
     Ok((u64::from_be_bytes(*clock), postcard::from_bytes(reply).map_err(|error| damaged().cause(error))?))
 }
+
+#[cfg(test)]
+#[path = "keyspace_tests.rs"]
+mod tests;

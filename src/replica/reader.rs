@@ -3,7 +3,8 @@
 //! A [`Reader`] is taken for one request, after the right to read was checked. Ownership of a slot and the group's
 //! clock are those that the machine published after the last applied entry.
 
-use super::keyspace::{Published, expired};
+use super::driver::Shared;
+use super::keyspace::{Keyspace, Published, expired};
 use crate::cluster::slots::slot;
 use crate::cluster::view::{JsonBytes, ListPage, ListedKey};
 use crate::error::{Error, Kind, Result};
@@ -22,6 +23,7 @@ const LISTED_BYTES: usize = 96;
 pub struct Reader {
     state: Arc<dyn State>,
     published: Published,
+    shared: Arc<Shared<Keyspace>>,
 }
 
 /// What a list asks for.
@@ -39,14 +41,18 @@ pub struct ListQuery {
 
 impl Reader {
     /// A reader of `state` as `published`.
-    pub fn new(state: Arc<dyn State>, published: Published) -> Reader {
-        Reader { state, published }
+    pub(super) fn new(state: Arc<dyn State>, published: Published, shared: Arc<Shared<Keyspace>>) -> Reader {
+        Reader { state, published, shared }
     }
 
     /// The record of `key`, unless it is absent or expired.
     ///
     /// Errors: `Moved` if the group does not own the key's slot, `Damaged`, `Failed`.
     pub fn get(&self, key: &[u8]) -> Result<Option<Record>> {
+        self.stop_on_failure(self.look_up(key))
+    }
+
+    fn look_up(&self, key: &[u8]) -> Result<Option<Record>> {
         let slot = slot(key);
         if self.published.slots.owner(slot).is_none() {
             return Err(Error::new(Kind::Moved, format!("this group does not own slot {slot}")));
@@ -58,6 +64,19 @@ impl Reader {
 
     /// One page of keys in byte order; it ends at `limit` keys or 8 MiB.
     pub fn list(&self, query: &ListQuery) -> Result<ListPage> {
+        self.stop_on_failure(self.page(query))
+    }
+
+    /// A store that cannot be read is not served any further: the next key may be rotten without showing it.
+    fn stop_on_failure<T>(&self, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| {
+            if matches!(error.kind(), Kind::Damaged | Kind::Failed) {
+                self.shared.fail(error.clone());
+            }
+        })
+    }
+
+    fn page(&self, query: &ListQuery) -> Result<ListPage> {
         let (mut from, to) = keys::records_with_prefix(&query.prefix);
         if let Some(after) = &query.after {
             let mut behind = keys::record(after);

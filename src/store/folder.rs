@@ -1,9 +1,33 @@
 //! A node's data folder: its lock, its identity, and the stores inside.
+//!
+//! `LOCK` is held with flock while the folder is in use, and says by whom. `log/` and `state/` count only once
+//! `identity.json` says that the stores are whole.
 
-use super::identity::{Identity, Role};
-use super::{generation::LevelGenerations, raft_engine::EngineLog};
-use crate::error::Result;
+use super::files::{self, damaged, system};
+use super::generation::{LastRun, LevelGenerations};
+use super::identity::{self, CleanClose, Identity, Role};
+use super::log::{LogWrite, RaftLog};
+use super::raft_engine::EngineLog;
+use super::state::{Batch, Generations};
+use super::{keys, raft_files};
+use crate::error::{Error, Kind, Result};
+use std::ffi::CString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Overrides the machine's boot id, for tests that pretend a power loss.
+pub const BOOT_ID_VARIABLE: &str = "CATSTORE_BOOT_ID";
+
+const LOCK: &str = "LOCK";
+const LOG: &str = "log";
+const STATE: &str = "state";
+/// How long a close waits for readers. A read is short; a scan that takes longer is stuck.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sizes that a node gives its stores.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +39,8 @@ pub struct Sizes {
 /// A data folder whose lock this process holds until the value is dropped.
 pub struct Folder {
     path: PathBuf,
+    identity: Identity,
+    lock: File,
 }
 
 /// The log and the state of a folder, opened.
@@ -32,8 +58,38 @@ impl Folder {
     /// Errors: `Foreign` if another process holds it (says so), it belongs to the other role, it was written by a
     /// newer format, or it is not empty and not a data folder; `Damaged`; `System` if it cannot be created or written.
     pub fn open(path: &Path, role: Role) -> Result<Folder> {
-        let _ = (path, role);
-        todo!()
+        let path = create(path)?;
+        let stranger = || {
+            Error::new(Kind::Foreign, format!("{} is not a catstore data folder", path.display()))
+                .hint("choose another --data")
+        };
+        // A stranger's folder is left exactly as it was, without a lock file.
+        if !path.join(LOCK).exists() && holds_others(&path)? && !path.join(identity::NAME).exists() {
+            return Err(if has_store_folders(&path) { missing_identity(&path) } else { stranger() });
+        }
+        let lock = lock(&path)?;
+        let identity = match identity::read(&path)? {
+            Some(identity) if identity.role != role => {
+                let detail = format!(
+                    "{} belongs to a {}, not to a {}",
+                    path.display(),
+                    identity.role.word(),
+                    role.word()
+                );
+                return Err(Error::new(Kind::Foreign, detail).hint("choose another --data"));
+            }
+            Some(identity) => identity,
+            None if has_store_folders(&path) => return Err(missing_identity(&path)),
+            None if holds_others(&path)? => return Err(stranger()),
+            None => {
+                let identity = Identity::fresh(role)?;
+                identity::write(&path, &identity)?;
+                identity
+            }
+        };
+        let mut folder = Folder { path, identity, lock };
+        folder.sign_lock()?;
+        Ok(folder)
     }
 
     /// Its absolute path.
@@ -43,49 +99,268 @@ impl Folder {
 
     /// Its identity as last read or saved.
     pub fn identity(&self) -> &Identity {
-        todo!()
+        &self.identity
     }
 
     /// Writes the identity durably.
     pub fn save(&mut self, identity: Identity) -> Result<()> {
-        let _ = identity;
-        todo!()
+        identity::write(&self.path, &identity)?;
+        self.identity = identity;
+        self.sign_lock()
     }
 
     /// True once [`Folder::found`] finished.
     pub fn has_stores(&self) -> bool {
-        todo!()
+        self.identity.stores
     }
 
     /// Makes the stores of a new member: a log with the given membership and an empty term, and a first generation
     /// that holds `rows`. A crash in the middle leaves a folder on which it can be called again.
-    pub fn found(
-        &mut self,
-        membership: raft::eraftpb::ConfState,
-        rows: &super::state::Batch,
-        sizes: Sizes,
-    ) -> Result<()> {
-        let _ = (membership, rows, sizes);
-        todo!()
+    pub fn found(&mut self, membership: raft::eraftpb::ConfState, rows: &Batch, sizes: Sizes) -> Result<()> {
+        if self.has_stores() {
+            let detail = format!("{} holds the stores of a member already", self.path.display());
+            return Err(Error::new(Kind::Conflict, detail));
+        }
+        for name in [LOG, STATE] {
+            let path = self.path.join(name);
+            match fs::remove_dir_all(&path) {
+                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(system("remove", &path, cause));
+                }
+                _ => {}
+            }
+        }
+        let folder = self.path.join(LOG);
+        fs::create_dir(&folder).map_err(|cause| system("create", &folder, cause))?;
+        let mut log = EngineLog::open(&folder)?;
+        log.write(LogWrite { membership: Some((membership, 0)), sync: true, ..LogWrite::default() })?;
+        log.close()?;
+        LevelGenerations::create(&self.path.join(STATE), rows, sizes.cache)?.close(CLOSE_PATIENCE)?;
+        files::sync_folder(&self.path)?;
+        self.save(Identity { stores: true, ..self.identity.clone() })
     }
 
-    /// Opens the stores. Raises the start counter and removes the note of a clean close, durably, first. If the
-    /// boot id differs from the last run's, removes the state's write-ahead logs before opening it. Compares the
-    /// log with what a clean close noted, or after a crash with the applied index of the state and the commit
+    /// Opens the stores. Raises the start counter and removes the note of a clean close, durably, before it returns.
+    /// After a crash, if the boot id differs from the last run's, removes the state's write-ahead logs first. Compares
+    /// the log with what a clean close noted, or after a crash with the applied index of the state and the commit
     /// index: a log that is shorter is [`crate::error::Kind::Damaged`].
+    ///
+    /// The note is removed last, so that a folder that is found damaged is found damaged again.
     pub fn open_stores(&mut self, sizes: Sizes) -> Result<Stores> {
-        let _ = sizes;
-        todo!()
+        if !self.has_stores() {
+            let detail = format!("{} holds no stores yet", self.path.display());
+            return Err(Error::new(Kind::Conflict, detail));
+        }
+        let (log_folder, state_folder) = (self.path.join(LOG), self.path.join(STATE));
+        for folder in [&log_folder, &state_folder] {
+            if !folder.is_dir() {
+                return Err(damaged(folder, "it is missing"));
+            }
+        }
+        let boot = boot_id();
+        let same_boot = !boot.is_empty() && boot == self.identity.boot;
+        let note = self.identity.clean;
+        if let Some(damage) = note.and_then(|_| raft_files::find_damage(&log_folder)) {
+            return Err(damaged(&damage.file, &damage.reason));
+        }
+        // A clean close left everything in tables, so that its write-ahead logs cannot have holes.
+        let last_run = match note {
+            Some(_) => LastRun::Closed,
+            None if same_boot => LastRun::Killed,
+            None => LastRun::PowerLost,
+        };
+        let state = LevelGenerations::open(&state_folder, sizes.cache, last_run)?;
+        let log = EngineLog::open(&log_folder)?;
+        let stores = Stores { log, state };
+        self.check(&stores, note)?;
+        let starts = self.identity.starts + 1;
+        self.save(Identity { starts, boot, clean: None, ..self.identity.clone() })?;
+        Ok(stores)
     }
 
     /// Closes the stores: flushes the state into tables, then notes the log's last index and term as a clean close.
+    ///
+    /// Errors: [`Kind::Failed`] if a store failed, or a reader does not let go of the state. Then there is no note,
+    /// and the next start treats the folder as after a crash.
     pub fn close_stores(&mut self, stores: Stores) -> Result<()> {
-        let _ = stores;
-        todo!()
+        let Stores { log, state } = stores;
+        let note = note_of(&log, &state);
+        // Both are closed, whatever else fails.
+        let log_closed = log.close();
+        let state_closed = state.close(CLOSE_PATIENCE);
+        let note = note?;
+        log_closed?;
+        state_closed?;
+        self.save(Identity { clean: Some(note), ..self.identity.clone() })
     }
 
     /// Free bytes on the folder's file system.
     pub fn free_bytes(&self) -> Result<u64> {
-        todo!()
+        let failed = |cause| system("ask for the free space of", &self.path, cause);
+        let path = CString::new(self.path.as_os_str().as_bytes())
+            .map_err(|cause| failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, cause)))?;
+        let mut numbers = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: `path` is a C string, and `numbers` has room for what statvfs stores.
+        if unsafe { libc::statvfs(path.as_ptr(), numbers.as_mut_ptr()) } != 0 {
+            return Err(failed(std::io::Error::last_os_error()));
+        }
+        // SAFETY: statvfs succeeded, so it has filled `numbers`.
+        let numbers = unsafe { numbers.assume_init() };
+        // The types differ between platforms.
+        #[allow(clippy::unnecessary_cast)]
+        Ok((numbers.f_bavail as u64).saturating_mul(numbers.f_frsize as u64))
+    }
+
+    /// Holds the log against what it must reach.
+    fn check(&self, stores: &Stores, note: Option<CleanClose>) -> Result<()> {
+        let folder = self.path.join(LOG);
+        let log = &stores.log;
+        let last = log.last_index();
+        let applied = applied(&stores.state, &self.path)?;
+        let shorter = |what: &str, index: u64| {
+            Err(damaged(
+                &folder,
+                format!("the log is shorter than {what}: it ends at entry {last}, not {index}"),
+            ))
+        };
+        if let Some(note) = note {
+            let end = (last, log.term(last)?.unwrap_or(0));
+            if end != (note.last_index, note.last_term) {
+                let reason = format!(
+                    "the log ends at entry {} of term {}, but was closed at entry {} of term {}",
+                    end.0, end.1, note.last_index, note.last_term
+                );
+                return Err(damaged(&folder, reason));
+            }
+            if applied.0 > note.applied {
+                let reason = format!("it holds entry {}, but was closed at {}", applied.0, note.applied);
+                return Err(damaged(&self.path.join(STATE), reason));
+            }
+        }
+        if last < applied.0 {
+            return shorter("the state", applied.0);
+        }
+        if last < log.hard_state().commit {
+            return shorter("its own commit index", log.hard_state().commit);
+        }
+        if applied.0 < log.truncated().0 {
+            let reason =
+                format!("it ends at entry {}, but the log begins behind {}", applied.0, log.truncated().0);
+            return Err(damaged(&self.path.join(STATE), reason));
+        }
+        match log.term(applied.0)? {
+            Some(term) if term == applied.1 => Ok(()),
+            other => {
+                let reason = format!("entry {} has term {other:?}, the state has {}", applied.0, applied.1);
+                Err(damaged(&folder, reason))
+            }
+        }
+    }
+
+    /// Says in `LOCK` who holds it.
+    fn sign_lock(&mut self) -> Result<()> {
+        let role = self.identity.role.word();
+        let holder = match self.identity.index {
+            Some(index) => format!("process {} ({role} {index})", std::process::id()),
+            None => format!("process {} ({role})", std::process::id()),
+        };
+        let sign = |file: &mut File| -> std::io::Result<()> {
+            file.rewind()?;
+            file.set_len(0)?;
+            file.write_all(holder.as_bytes())
+        };
+        sign(&mut self.lock).map_err(|cause| system("write", &self.path.join(LOCK), cause))
+    }
+}
+
+/// Flushes the state and says where it and the log end.
+fn note_of(log: &EngineLog, state: &LevelGenerations) -> Result<CleanClose> {
+    let live = state.live();
+    live.flush()?;
+    let applied = keys::applied_of(&live.get(&keys::COUNTERS_ROW)?.unwrap_or_default())?.0;
+    let last_index = log.last_index();
+    Ok(CleanClose { last_index, last_term: log.term(last_index)?.unwrap_or(0), applied })
+}
+
+/// (index, term) of the last applied entry.
+fn applied(state: &LevelGenerations, path: &Path) -> Result<(u64, u64)> {
+    let counters = state.live().get(&keys::COUNTERS_ROW)?;
+    let counters = counters.ok_or_else(|| damaged(&path.join(STATE), "it has no counters"))?;
+    keys::applied_of(&counters)
+}
+
+/// Makes the folder, and returns its absolute path.
+fn create(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|cause| system("create the data folder", path, cause))?;
+    }
+    let path = path.canonicalize().map_err(|cause| system("use the data folder", path, cause))?;
+    if path.to_str().is_none() {
+        let detail = format!("the path of the data folder {} is not UTF-8", path.display());
+        return Err(Error::new(Kind::System, detail).hint("choose another --data"));
+    }
+    if let Some(parent) = path.parent() {
+        // The name of a folder that we did not make may lie where we may not read.
+        let _ = files::sync_folder(parent);
+    }
+    Ok(path)
+}
+
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|cause| system("write", &path, cause))?;
+    // SAFETY: `file` is an open descriptor.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(file);
+    }
+    let cause = std::io::Error::last_os_error();
+    if cause.kind() != std::io::ErrorKind::WouldBlock {
+        return Err(system("lock", &path, cause));
+    }
+    let mut holder = String::new();
+    let holder = match file.read_to_string(&mut holder) {
+        Ok(_) if !holder.is_empty() => holder.as_str(),
+        _ => "another process",
+    };
+    let detail = format!("the data folder {} is in use by {holder}", folder.display());
+    Err(Error::new(Kind::Foreign, detail).hint("stop it, or choose another --data"))
+}
+
+fn has_store_folders(folder: &Path) -> bool {
+    [LOG, STATE].iter().any(|name| folder.join(name).exists())
+}
+
+fn missing_identity(folder: &Path) -> Error {
+    damaged(&folder.join(identity::NAME), "it is missing")
+}
+
+/// Whether anything lies in the folder that a first start could not have left.
+fn holds_others(folder: &Path) -> Result<bool> {
+    let unreadable = |cause| system("read the data folder", folder, cause);
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        if name != LOCK && name != files::temporary_name(identity::NAME).as_str() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The machine's boot id, or what [`BOOT_ID_VARIABLE`] says; empty if there is none, which counts as another boot.
+fn boot_id() -> String {
+    match std::env::var(BOOT_ID_VARIABLE) {
+        Ok(boot) => boot,
+        Err(_) => fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
     }
 }

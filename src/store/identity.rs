@@ -1,8 +1,12 @@
 //! `identity.json`: who a data folder belongs to, written atomically and checked against its own checksum.
 
-use crate::error::Result;
+use super::files;
+use crate::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+
+/// The name of the file in a data folder.
+pub const NAME: &str = "identity.json";
 
 /// The format of the folder as a whole; a folder with a newer one is refused.
 pub const FORMAT: u32 = 1;
@@ -53,7 +57,9 @@ pub struct Identity {
     pub index: Option<u32>,
     /// The group, once it is known.
     pub group: Option<u32>,
-    /// How often the folder was opened.
+    /// True once the stores (`log/` and `state/`) were made whole; until then what lies there is half-made.
+    pub stores: bool,
+    /// How often the stores were opened.
     pub starts: u64,
     /// The machine's boot id at the last start.
     pub boot: String,
@@ -61,17 +67,153 @@ pub struct Identity {
     pub clean: Option<CleanClose>,
 }
 
+impl Identity {
+    /// The identity of a new folder: a fresh uuid, no cluster, no stores.
+    ///
+    /// Errors: [`Kind::System`] if the operating system has no randomness.
+    pub fn fresh(role: Role) -> Result<Identity> {
+        let mut random = [0u8; 16];
+        getrandom::fill(&mut random).map_err(|cause| {
+            Error::new(Kind::System, format!("the system gives no random bytes: {cause}"))
+        })?;
+        Ok(Identity {
+            format: FORMAT,
+            role,
+            uuid: random.iter().map(|byte| format!("{byte:02x}")).collect(),
+            cluster: None,
+            index: None,
+            group: None,
+            stores: false,
+            starts: 0,
+            boot: String::new(),
+            clean: None,
+        })
+    }
+}
+
 /// Reads and checks `identity.json` in `folder`; `None` if there is none.
 ///
 /// Errors: [`crate::error::Kind::Damaged`] (naming the file) if its checksum or form is wrong,
 /// [`crate::error::Kind::Foreign`] if a newer format wrote it.
 pub fn read(folder: &Path) -> Result<Option<Identity>> {
-    let _ = folder;
-    todo!()
+    let path = folder.join(NAME);
+    let Some(content) = files::read_sealed(&path)? else {
+        return Ok(None);
+    };
+    // The format is read alone first: a newer one may have fields of another shape.
+    let document: serde_json::Value =
+        serde_json::from_str(&content).map_err(|cause| files::damaged(&path, cause))?;
+    let format = document.get("format").and_then(serde_json::Value::as_u64);
+    match format {
+        Some(format) if format > u64::from(FORMAT) => Err(newer(folder, format)),
+        Some(_) => serde_json::from_value(document).map(Some).map_err(|cause| files::damaged(&path, cause)),
+        None => Err(files::damaged(&path, "it names no format")),
+    }
 }
 
 /// Writes `identity.json` atomically: a temporary file, synced, renamed, the folder synced.
 pub fn write(folder: &Path, identity: &Identity) -> Result<()> {
-    let _ = (folder, identity);
-    todo!()
+    let document = serde_json::to_string_pretty(identity)
+        .map_err(|cause| Error::new(Kind::System, "cannot encode an identity").cause(cause))?;
+    files::write_sealed(folder, NAME, &format!("{document}\n"))
+}
+
+/// The refusal of a folder whose format is newer than this catstore.
+pub(super) fn newer(folder: &Path, format: u64) -> Error {
+    Error::new(
+        Kind::Foreign,
+        format!("{} was written in format {format}, this catstore knows {FORMAT}", folder.display()),
+    )
+    .hint("use a newer catstore")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn identity() -> Identity {
+        Identity {
+            format: 1,
+            role: Role::Worker,
+            uuid: "00112233445566778899aabbccddeeff".into(),
+            cluster: Some("c1".into()),
+            index: Some(0),
+            group: Some(0),
+            stores: true,
+            starts: 3,
+            boot: "b1".into(),
+            clean: Some(CleanClose { last_index: 9, last_term: 2, applied: 8 }),
+        }
+    }
+
+    const GOLDEN: &str = r#"{
+  "format": 1,
+  "role": "worker",
+  "uuid": "00112233445566778899aabbccddeeff",
+  "cluster": "c1",
+  "index": 0,
+  "group": 0,
+  "stores": true,
+  "starts": 3,
+  "boot": "b1",
+  "clean": {
+    "last_index": 9,
+    "last_term": 2,
+    "applied": 8
+  }
+}
+crc32 "#;
+
+    #[test]
+    fn golden_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &identity()).unwrap();
+        let text = std::fs::read_to_string(folder.path().join(NAME)).unwrap();
+        assert_eq!(text.strip_prefix(GOLDEN), Some("20476caa\n"));
+        assert_eq!(read(folder.path()).unwrap(), Some(identity()));
+    }
+
+    #[test]
+    fn every_flip_and_every_cut_is_damage_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &identity()).unwrap();
+        let path = folder.path().join(NAME);
+        let bytes = std::fs::read(&path).unwrap();
+        for position in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[position] ^= 1 << (position % 8);
+            for broken in [&flipped[..], &bytes[..position]] {
+                std::fs::write(&path, broken).unwrap();
+                let error = read(folder.path()).unwrap_err();
+                assert_eq!(error.kind(), Kind::Damaged);
+                assert!(error.detail().contains(path.to_str().unwrap()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_foreign_even_if_its_fields_differ() {
+        let folder = tempfile::tempdir().unwrap();
+        files::write_sealed(folder.path(), NAME, "{\"format\": 2, \"who\": []}\n").unwrap();
+        let error = read(folder.path()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Foreign);
+        assert!(error.to_string().contains("use a newer catstore"), "{error}");
+    }
+
+    #[test]
+    fn fresh_identities_differ() {
+        let (one, two) = (Identity::fresh(Role::Master).unwrap(), Identity::fresh(Role::Master).unwrap());
+        assert_ne!(one.uuid, two.uuid);
+        assert_eq!(one.uuid.len(), 32);
+    }
+
+    proptest! {
+        #[test]
+        fn sealed_nonsense_never_panics(content: String) {
+            let folder = tempfile::tempdir().unwrap();
+            files::write_sealed(folder.path(), NAME, &content).unwrap();
+            prop_assert!(read(folder.path()).is_err());
+        }
+    }
 }

@@ -34,6 +34,17 @@ pub const DIRECTORY_ROW: [u8; 2] = [MACHINE, b'd'];
 /// A local row, written with a sync after a flush to learn whether LevelDB still writes.
 pub const FLUSH_ROW: [u8; 2] = [MACHINE, b'm'];
 
+/// (index, term) of the last applied entry: the first 16 bytes of [`COUNTERS_ROW`], two u64 little-endian. What
+/// follows is the machine's. Errors with [`crate::error::Kind::Damaged`].
+pub fn applied_of(counters: &[u8]) -> crate::error::Result<(u64, u64)> {
+    let applied = counters.split_first_chunk::<8>().and_then(|(index, rest)| {
+        Some((u64::from_le_bytes(*index), u64::from_le_bytes(*rest.first_chunk::<8>()?)))
+    });
+    applied.ok_or_else(|| {
+        crate::error::Error::new(crate::error::Kind::Damaged, "the counters of the state are too short")
+    })
+}
+
 /// The row of the record of `key`.
 pub fn record(key: &[u8]) -> Vec<u8> {
     with_prefix(RECORD, &[key])
@@ -156,14 +167,17 @@ mod tests {
         assert_eq!(request(259, b"id"), [0x04, 1, 3, 0x69, 0x64]);
         assert_eq!(request_age(1, 259, b"id"), [0x05, 0, 0, 0, 0, 0, 0, 0, 1, 1, 3, 0x69, 0x64]);
         assert_eq!(carried_over(), [(vec![0x04], vec![0x06])]);
+        assert_eq!(applied_of(&[7, 1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 9]).unwrap(), (263, 2));
+        assert!(applied_of(&[0; 15]).is_err());
     }
 
     proptest! {
         #[test]
         fn rows_come_back(time: u64, slot: u16, key: Vec<u8>) {
-            prop_assert_eq!(record_key(&record(&key)), Some(&key[..]));
-            prop_assert_eq!(expiry_parts(&expiry(time, &key)), Some((time, &key[..])));
-            prop_assert_eq!(request_age_parts(&request_age(time, slot, &key)), Some((time, slot, &key[..])));
+            let (record, expiry, age) = (record(&key), expiry(time, &key), request_age(time, slot, &key));
+            prop_assert_eq!(record_key(&record), Some(&key[..]));
+            prop_assert_eq!(expiry_parts(&expiry), Some((time, &key[..])));
+            prop_assert_eq!(request_age_parts(&age), Some((time, slot, &key[..])));
         }
 
         #[test]

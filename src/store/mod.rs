@@ -13,7 +13,10 @@
 //!
 //! Left out: what commands mean and when entries are committed (`replica`).
 
+#[cfg(test)]
+mod damage_test;
 pub mod doubles;
+mod files;
 pub mod folder;
 pub mod generation;
 pub mod identity;
@@ -21,6 +24,10 @@ pub mod keys;
 pub mod leveldb;
 pub mod log;
 pub mod raft_engine;
+mod raft_files;
+mod recent;
 pub mod record;
 pub mod state;
+#[cfg(test)]
+mod suite;
 pub mod tables;

@@ -1,0 +1,81 @@
+# catstore: what there is to do. `make` alone lists it.
+
+PREFIX ?= $(HOME)/.local
+CARGO ?= cargo
+SEEDS ?= 1000
+SECONDS ?= 600
+DATA = $${XDG_DATA_HOME:-$$HOME/.local/share}/catstore
+
+.PHONY: help demo test check fix build install uninstall simulate fuzz bench setup deny
+
+help:
+	@echo 'make demo             a master and a worker to play with, until Ctrl-C'
+	@echo 'make test             every test'
+	@echo 'make check            formatting, lints, documentation, arrows, licences; changes nothing'
+	@echo 'make fix              formats, and applies what clippy can mend'
+	@echo 'make build            the release binary, target/release/catstore'
+	@echo 'make install          into PREFIX=$(PREFIX)/bin'
+	@echo 'make uninstall        takes it out again; leaves the data and says where it is'
+	@echo 'make simulate         the simulation with SEEDS=$(SEEDS) new seeds; SEED=N replays one'
+	@echo 'make fuzz             each fuzz target for SECONDS=$(SECONDS)'
+	@echo 'make bench            the figures of docs/benchmarks.md'
+
+# What is missing, such as cmake or a C++ compiler, is installed or named.
+setup:
+	@scripts/setup
+
+demo: setup
+	@$(CARGO) build --locked
+	@scripts/foreground $(CARGO) run --locked --quiet -- demo
+
+test: setup
+	$(CARGO) test --locked
+
+check: setup
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+	$(CARGO) test --locked --quiet --test arrows
+	@$(MAKE) --no-print-directory deny
+
+# Advisories need their database from the network, so they are for a human: `cargo deny check advisories`.
+deny:
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+	    $(CARGO) deny --locked check bans licenses sources; \
+	else \
+	    echo 'check: licences and sources were NOT checked: cargo-deny is missing (cargo install cargo-deny --locked)'; \
+	fi
+
+fix: setup
+	$(CARGO) clippy --locked --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) fmt
+
+build: setup
+	$(CARGO) build --locked --release
+
+install: build
+	@mkdir -p '$(DESTDIR)$(PREFIX)/bin'
+	@target="$$($(CARGO) metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')"; \
+	install -m 755 "$$target/release/catstore" '$(DESTDIR)$(PREFIX)/bin/catstore'
+	@echo 'installed $(DESTDIR)$(PREFIX)/bin/catstore'
+	@case ":$$PATH:" in *:'$(PREFIX)/bin':*) ;; *) echo 'note: $(PREFIX)/bin is not on your PATH' ;; esac
+
+uninstall:
+	@rm -f '$(DESTDIR)$(PREFIX)/bin/catstore'
+	@echo 'removed $(DESTDIR)$(PREFIX)/bin/catstore'
+	@if [ -d "$(DATA)" ]; then \
+	    echo "left: your data in $(DATA):"; ls "$(DATA)"; echo "to remove it too: rm -r '$(DATA)'"; \
+	else \
+	    echo "there is no data in $(DATA)"; \
+	fi
+
+# New seeds each time, printed; `make simulate SEED=N` replays one.
+simulate: setup
+	SEEDS='$(SEEDS)' $(CARGO) test --locked --test simulation -- --nocapture
+
+fuzz: setup
+	@scripts/fuzz '$(SECONDS)'
+
+bench: setup
+	@scripts/setup bench
+	$(CARGO) bench --locked --bench http

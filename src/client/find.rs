@@ -1,0 +1,121 @@
+//! How the client learns what the cluster looks like, at first and again: `GET /cluster` at seeds, at the nodes of
+//! the last view, and at remembered nodes.
+
+use super::memory::{self, Memory};
+use super::wire::{Failure, Request};
+use super::{Client, decide::Outcome, routes};
+use crate::cluster::view::ClusterView;
+use crate::error::{Error, Kind, Result};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use ureq::http::Method;
+
+/// A node that lives answers `GET /cluster` from memory.
+pub(super) const ANSWER: Duration = Duration::from_secs(3);
+
+impl Client {
+    /// The cluster as the client knows it; asks for it if need be.
+    pub(super) fn known(&self, end: Instant) -> Result<Arc<ClusterView>> {
+        if let Some(view) = &self.routes().view {
+            return Ok(view.clone());
+        }
+        self.find(end)
+    }
+
+    /// Asks the seeds, then the remembered nodes.
+    fn find(&self, end: Instant) -> Result<Arc<ClusterView>> {
+        let mut worst: Option<Failure> = None;
+        for seed in &self.seeds {
+            match self.ask(seed, end) {
+                Ok(view) => return Ok(self.learn(view, true)),
+                Err(failure) => {
+                    log::debug!("{seed}: {}", failure.error);
+                    // An answer says more than silence.
+                    let tells_more = !matches!(failure.outcome, Outcome::NotSent | Outcome::Broken);
+                    if tells_more || worst.is_none() {
+                        worst = Some(failure);
+                    }
+                }
+            }
+        }
+        if let Some(remembered) = self.memory.as_deref().and_then(memory::read) {
+            for node in remembered.nodes.iter().filter(|node| !self.seeds.contains(node)) {
+                match self.ask(node, end) {
+                    Ok(view) if view.cluster == remembered.cluster => {
+                        log::info!(
+                            "{} does not answer; {node} is of the same cluster",
+                            self.seeds.join(", ")
+                        );
+                        self.routes().extra = self.seeds.iter().chain(&remembered.nodes).cloned().collect();
+                        return Ok(self.learn(view, false));
+                    }
+                    Ok(view) => log::debug!("{node} belongs to another cluster now: {}", view.cluster),
+                    Err(failure) => log::debug!("{node}: {}", failure.error),
+                }
+            }
+        }
+        Err(match worst {
+            Some(failure) if failure.outcome != Outcome::NotSent => failure.error,
+            _ => Error::new(Kind::Unreachable, format!("no node answers at {}", self.seeds.join(", ")))
+                .hint("start a master with `catstore master 3000`, or name a node with --master ADDR"),
+        })
+    }
+
+    /// Learns the routes anew; keeps the old ones if nobody answers.
+    pub(super) fn refresh(&self, end: Instant) {
+        let (known, mut nodes) = {
+            let routes = self.routes();
+            let mut nodes = routes.view.as_deref().map(routes::nodes).unwrap_or_default();
+            nodes.extend(routes.extra.iter().cloned());
+            (routes.view.clone(), nodes)
+        };
+        let mut seen = std::collections::HashSet::new();
+        nodes.retain(|node| seen.insert(node.clone()));
+        for node in &nodes {
+            if Instant::now() >= end {
+                return;
+            }
+            match self.ask(node, end) {
+                Ok(view) if known.as_ref().is_none_or(|known| known.cluster == view.cluster) => {
+                    self.learn(view, true);
+                    return;
+                }
+                Ok(view) => log::debug!("{node} belongs to another cluster: {}", view.cluster),
+                Err(failure) => log::debug!("{node}: {}", failure.error),
+            }
+        }
+    }
+
+    /// Takes a view unless a newer one is known, and remembers its nodes.
+    fn learn(&self, view: ClusterView, remember: bool) -> Arc<ClusterView> {
+        let view = {
+            let mut routes = self.routes();
+            match &routes.view {
+                Some(known) if known.epoch > view.epoch => return known.clone(),
+                _ => {}
+            }
+            let view = Arc::new(view);
+            routes.view = Some(view.clone());
+            view
+        };
+        if let (true, Some(path)) = (remember, &self.memory) {
+            memory::write(path, &Memory::of(&view));
+        }
+        view
+    }
+
+    fn ask(&self, address: &str, end: Instant) -> Result<ClusterView, Failure> {
+        let left = end.saturating_duration_since(Instant::now()).min(ANSWER);
+        let mut answer = self.wire.send(address, &Request::new(Method::GET, "/cluster"), left)?;
+        let view: ClusterView = answer.json()?;
+        if let Err(error) = view.slots.check() {
+            return Err(Failure::answered(answer.stranger(&error)));
+        }
+        Ok(view)
+    }
+}
+
+/// A random number in `0.0..1.0`; without randomness, the middle.
+pub(super) fn jitter() -> f64 {
+    getrandom::u32().map_or(0.5, |number| f64::from(number) / (f64::from(u32::MAX) + 1.0))
+}

@@ -1,0 +1,352 @@
+//! One attempt: a request to one node over HTTP, and how it ended. The only file that names `ureq`.
+//!
+//! `ureq` repeats nothing by itself (its `run` loop only follows redirects, which are off here). Writes get a fresh
+//! connection each: on a pooled one that the node closed while it was idle, a write would end without saying whether
+//! it was done. Proxies from the environment are ignored: nodes are asked directly.
+
+use super::decide::Outcome;
+use crate::cluster::view::Problem;
+use crate::error::{Error, Kind};
+use std::cell::Cell;
+use std::io::{self, Read};
+use std::time::Duration;
+use ureq::http::{HeaderMap, Method, Request as HttpRequest};
+use ureq::{Agent, AsSendBody, Body, SendBody, Timeout};
+
+/// A document or a value that is held in memory may not be larger than this.
+const MOST_BYTES: u64 = 64 * 1024 * 1024;
+/// A problem document may not be larger than this.
+const MOST_PROBLEM_BYTES: u64 = 64 * 1024;
+/// A node that lives accepts a connection within this time.
+const CONNECT: Duration = Duration::from_secs(2);
+/// A node answers within 10 s of the last byte of the body; some more for the way.
+const ANSWER: Duration = Duration::from_secs(12);
+/// Bodies are judged by their progress.
+const PROGRESS: Duration = Duration::from_secs(15);
+
+/// A request, ready to be sent any number of times.
+pub(super) struct Request<'a> {
+    pub method: Method,
+    /// Path and query, percent-encoded.
+    pub path: String,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Option<&'a [u8]>,
+    /// Told how many bytes of the body went out so far.
+    pub progress: Option<&'a dyn Fn(u64)>,
+}
+
+impl Request<'_> {
+    pub fn new(method: Method, path: impl Into<String>) -> Request<'static> {
+        Request { method, path: path.into(), headers: Vec::new(), body: None, progress: None }
+    }
+
+    /// True if the request may change something.
+    pub fn is_write(&self) -> bool {
+        self.method != Method::GET && self.method != Method::HEAD
+    }
+}
+
+/// A good answer: its headers, and its body still to be read.
+pub(super) struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    address: String,
+    body: Body,
+}
+
+/// A failed attempt: what the decision needs, and the error for the case that it is the last.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub outcome: Outcome,
+    pub error: Error,
+}
+
+impl Failure {
+    /// An answer that came, and is an error that no repetition changes.
+    pub fn answered(error: Error) -> Failure {
+        Failure { outcome: Outcome::Answered(error.kind(), None), error }
+    }
+
+    /// A read whose answer broke off; another attempt may bring it.
+    pub fn broken_read(error: Error) -> Failure {
+        Failure { outcome: Outcome::Broken, error }
+    }
+
+    /// An error after which nothing may be tried again, whatever its kind.
+    pub fn last(error: Error) -> Failure {
+        Failure { outcome: Outcome::Final, error }
+    }
+}
+
+/// The connections of a client.
+pub(super) struct Wire {
+    reads: Agent,
+    writes: Agent,
+    token: Option<String>,
+}
+
+impl Wire {
+    pub fn new(token: Option<String>) -> Wire {
+        let builder = || {
+            Agent::config_builder()
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .proxy(None)
+                .user_agent(concat!("catstore/", env!("CARGO_PKG_VERSION")))
+                .accept_encoding("")
+                .timeout_resolve(Some(CONNECT))
+                .timeout_connect(Some(CONNECT))
+                .timeout_per_read(Some(PROGRESS))
+                .timeout_per_write(Some(PROGRESS))
+        };
+        Wire {
+            reads: builder().build().into(),
+            writes: builder().max_idle_connections(0).build().into(),
+            token,
+        }
+    }
+
+    /// Sends `request` to `address` and waits at most `left` for the head of the answer. 2xx is an answer,
+    /// everything else a failure.
+    pub fn send(&self, address: &str, request: &Request<'_>, left: Duration) -> Result<Answer, Failure> {
+        let mut builder =
+            HttpRequest::builder().method(&request.method).uri(format!("http://{address}{}", request.path));
+        for (name, value) in &request.headers {
+            builder = builder.header(*name, value);
+        }
+        if let Some(token) = &self.token {
+            builder = builder.header("Authorization", format!("Bearer {token}"));
+        }
+        if let Some(body) = request.body {
+            builder = builder.header("Content-Length", body.len());
+        }
+        let sent = Cell::new(0);
+        let mut reader =
+            Counted { rest: request.body.unwrap_or_default(), sent: &sent, progress: request.progress };
+        let wait = ANSWER.min(left).max(Duration::from_millis(10));
+        let agent = if request.is_write() { &self.writes } else { &self.reads };
+        let result = match request.body {
+            Some(_) => dispatch(agent, builder.body(SendBody::from_reader(&mut reader)), wait),
+            None => dispatch(agent, builder.body(()), wait),
+        };
+        let result = result.map_err(|error| {
+            let detail = "the request cannot be written as HTTP";
+            Failure::answered(Error::new(Kind::BadRequest, detail).cause(error))
+        })?;
+        match result {
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                let status = parts.status.as_u16();
+                let answer = Answer { status, headers: parts.headers, address: address.to_owned(), body };
+                if parts.status.is_success() {
+                    Ok(answer)
+                } else {
+                    Err(answer.into_failure(request.is_write()))
+                }
+            }
+            Err(error) => {
+                let cut = sent.get() < request.body.map_or(0, <[u8]>::len) as u64;
+                Err(broken(address, request, error, cut))
+            }
+        }
+    }
+}
+
+fn dispatch(
+    agent: &Agent,
+    request: Result<HttpRequest<impl AsSendBody>, ureq::http::Error>,
+    wait: Duration,
+) -> Result<Result<ureq::http::Response<Body>, ureq::Error>, ureq::http::Error> {
+    Ok(agent.run(agent.configure_request(request?).timeout_recv_response(Some(wait)).build()))
+}
+
+/// The body of a request, counted as it goes out.
+struct Counted<'a> {
+    rest: &'a [u8],
+    sent: &'a Cell<u64>,
+    progress: Option<&'a dyn Fn(u64)>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.rest.read(buffer)?;
+        self.sent.set(self.sent.get() + count as u64);
+        if let Some(progress) = self.progress {
+            progress(self.sent.get());
+        }
+        Ok(count)
+    }
+}
+
+/// Sorts an error of `ureq` by whether the node can have seen the request. Only errors that `ureq` returns from
+/// resolving and connecting count as not sent; while a connection lives none of them can come up: the kernel reports
+/// an unreachable network on an established one only after many minutes of repetitions.
+fn broken(address: &str, request: &Request<'_>, error: ureq::Error, cut: bool) -> Failure {
+    let not_sent = match &error {
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+        ureq::Error::BadUri(_) => true,
+        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => true,
+        ureq::Error::Io(error) => matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::AddrNotAvailable
+        ),
+        _ => false,
+    };
+    if not_sent {
+        let error = Error::new(Kind::Unreachable, format!("{address} cannot be reached")).cause(error);
+        return Failure { outcome: Outcome::NotSent, error };
+    }
+    if !request.is_write() {
+        let error = Error::new(Kind::Unreachable, format!("{address} did not answer")).cause(error);
+        return Failure { outcome: Outcome::Broken, error };
+    }
+    if cut {
+        let detail =
+            format!("{address} broke the connection before it had the whole value; nothing was written");
+        let error = Error::new(Kind::Unreachable, detail).cause(error);
+        return Failure { outcome: Outcome::BodyCut, error };
+    }
+    let error = unknown(format!("{address} did not answer; the change may have been made")).cause(error);
+    Failure { outcome: Outcome::Broken, error }
+}
+
+fn unknown(detail: String) -> Error {
+    Error::new(Kind::UnknownOutcome, detail).hint("read it back before you write again")
+}
+
+impl Answer {
+    /// A header as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The node that answered.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The whole body. A body that breaks off fails like a broken connection.
+    pub fn bytes(&mut self) -> Result<Vec<u8>, Failure> {
+        self.body.with_config().limit(MOST_BYTES).read_to_vec().map_err(|error| {
+            let (outcome, kind) = match error {
+                ureq::Error::BodyExceedsLimit(_) => (Outcome::Answered(Kind::TooLarge, None), Kind::TooLarge),
+                _ => (Outcome::Broken, Kind::Unreachable),
+            };
+            let detail = format!("the answer of {} broke off", self.address);
+            Failure { outcome, error: Error::new(kind, detail).cause(error) }
+        })
+    }
+
+    /// The body as JSON.
+    pub fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, Failure> {
+        let bytes = self.bytes()?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| self.stranger("what it sent is no document of catstore").cause(error))
+            .map_err(Failure::answered)
+    }
+
+    /// The body as a stream.
+    pub fn reader(&mut self) -> impl Read + '_ {
+        self.body.with_config().limit(u64::MAX).reader()
+    }
+
+    /// The node does not behave like a node of catstore.
+    pub fn stranger(&self, why: &str) -> Error {
+        Error::new(Kind::Unreachable, format!("{} does not answer like catstore: {why}", self.address))
+            .hint("check the address, or start a master with `catstore master 3000`")
+    }
+
+    /// An answer that is no success: its problem document, else what its status says.
+    fn into_failure(mut self, write: bool) -> Failure {
+        let retry_after =
+            self.header("Retry-After").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+        let is_problem =
+            self.header("Content-Type").is_some_and(|text| text.starts_with("application/problem+json"));
+        let body = self.body.with_config().limit(MOST_PROBLEM_BYTES).read_to_vec().unwrap_or_default();
+        let problem = is_problem.then(|| serde_json::from_slice::<Problem>(&body).ok()).flatten();
+        let error = match problem {
+            Some(problem) => {
+                let kind = Kind::from_word(&problem.kind).or_else(|| by_status(self.status, write));
+                let error = Error::new(kind.unwrap_or(Kind::Unreachable), problem.detail);
+                match problem.hint {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                }
+            }
+            None => match by_status(self.status, write) {
+                Some(Kind::UnknownOutcome) => unknown(format!(
+                    "{} answered {}; the change may have been made",
+                    self.address, self.status
+                )),
+                Some(kind @ (Kind::Overloaded | Kind::DiskFull)) => Error::new(
+                    kind,
+                    format!("{} answered {}; nothing was written", self.address, self.status),
+                ),
+                // Without a problem document even a plain 404 says nothing about a key.
+                _ => self.stranger(&format!("it said {} and no reason", self.status)),
+            },
+        };
+        // A stranger that refused has done nothing: 3xx and 4xx of anything that speaks HTTP.
+        Failure { outcome: Outcome::Answered(error.kind(), retry_after), error }
+    }
+}
+
+/// What a status means where no known word says it. `None`: the node did nothing, for no reason that we know.
+fn by_status(status: u16, write: bool) -> Option<Kind> {
+    match status {
+        401 => Some(Kind::Unauthorized),
+        403 => Some(Kind::Forbidden),
+        404 => Some(Kind::NotFound),
+        405 => Some(Kind::MethodNotAllowed),
+        409 => Some(Kind::Conflict),
+        412 => Some(Kind::ConditionFailed),
+        413 => Some(Kind::ValueTooLarge),
+        400..=499 => Some(Kind::BadRequest),
+        503 => Some(Kind::Overloaded),
+        507 => Some(Kind::DiskFull),
+        500..=599 if write => Some(Kind::UnknownOutcome),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_without_a_word_never_claims_too_much() {
+        assert_eq!(by_status(500, true), Some(Kind::UnknownOutcome));
+        assert_eq!(by_status(502, true), Some(Kind::UnknownOutcome));
+        assert_eq!(by_status(504, true), Some(Kind::UnknownOutcome));
+        assert_eq!(by_status(500, false), None);
+        assert_eq!(by_status(503, true), Some(Kind::Overloaded));
+        assert_eq!(by_status(507, true), Some(Kind::DiskFull));
+        assert_eq!(by_status(418, true), Some(Kind::BadRequest));
+        assert_eq!(by_status(302, true), None);
+    }
+
+    #[test]
+    fn only_errors_before_a_connection_count_as_not_sent() {
+        let request = Request::new(Method::DELETE, "/kv/A");
+        let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
+        for (error, expected) in [
+            (io(io::ErrorKind::ConnectionRefused), Outcome::NotSent),
+            (ureq::Error::HostNotFound, Outcome::NotSent),
+            (ureq::Error::Timeout(Timeout::Connect), Outcome::NotSent),
+            (io(io::ErrorKind::ConnectionReset), Outcome::Broken),
+            (io(io::ErrorKind::BrokenPipe), Outcome::Broken),
+            (io(io::ErrorKind::UnexpectedEof), Outcome::Broken),
+            (ureq::Error::Timeout(Timeout::RecvResponse), Outcome::Broken),
+            (ureq::Error::Timeout(Timeout::PerRead), Outcome::Broken),
+            (ureq::Error::Timeout(Timeout::SendRequest), Outcome::Broken),
+        ] {
+            let failure = broken("a:1", &request, error, false);
+            assert_eq!(failure.outcome, expected, "{}", failure.error);
+        }
+        let failure = broken("a:1", &request, io(io::ErrorKind::BrokenPipe), true);
+        assert_eq!(failure.outcome, Outcome::BodyCut);
+    }
+}

@@ -1,0 +1,85 @@
+//! `catstore get KEY`: prints a value, or writes it to a file.
+
+use super::options::ClientArgs;
+use super::{output, parse, text};
+use crate::client::{Client, GetOptions};
+use crate::error::{Error, Kind, Result};
+use std::ffi::OsString;
+use std::fs::Permissions;
+use std::io::BufWriter;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `catstore get`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The key
+    #[arg(value_name = "KEY")]
+    key: OsString,
+    /// Writes the value to this file: beside it first, renamed when it is whole
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Takes the answer of any replica, even of one that is behind
+    #[arg(long)]
+    stale: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+impl Args {
+    /// Prints or writes the value.
+    pub fn run(self) -> Result<()> {
+        let client = self.client.client()?;
+        let key = parse::bytes(&self.key);
+        let options = GetOptions { stale: self.stale };
+        if let Some(path) = &self.output {
+            return to_file(&client, key, options, path);
+        }
+        let value = client.get_with(key, options)?.ok_or_else(|| absent(key))?;
+        if let Some(lag) = &value.lag {
+            output::remark(format!("{}: this replica may be behind by {lag}", text::escape(key)));
+        }
+        let mut bytes = value.bytes;
+        if output::is_terminal() {
+            if !text::is_text(&bytes) {
+                let detail = format!(
+                    "the value of {} is binary ({})",
+                    text::escape(key),
+                    text::bytes(bytes.len() as u64)
+                );
+                return Err(
+                    Error::new(Kind::Usage, detail).hint("write it to a file with -o FILE, or pipe it on")
+                );
+            }
+            if !bytes.ends_with(b"\n") {
+                bytes.push(b'\n');
+            }
+        }
+        output::write(&bytes)
+    }
+}
+
+/// The error for a key that does not exist.
+pub fn absent(key: &[u8]) -> Error {
+    Error::new(Kind::NotFound, format!("the key {} does not exist", text::escape(key)))
+}
+
+fn to_file(client: &Client, key: &[u8], options: GetOptions, path: &Path) -> Result<()> {
+    let wrong =
+        |error| Error::new(Kind::System, format!("{} cannot be written", path.display())).cause(error);
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    // The mode of an ordinary new file: the user's mask applies.
+    let mut beside = tempfile::Builder::new()
+        .prefix(".catstore-")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+        .map_err(wrong)?;
+    let mut writer = BufWriter::new(beside.as_file_mut());
+    client.get_to(key, options, &mut writer)?.ok_or_else(|| absent(key))?;
+    writer.into_inner().map_err(|error| wrong(error.into_error()))?;
+    beside.persist(path).map_err(|error| wrong(error.error))?;
+    Ok(())
+}

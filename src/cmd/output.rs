@@ -1,0 +1,72 @@
+//! Standard output and standard error. A reader that went away (`catstore list | head`) is no failure: it ends the
+//! command quietly, by an error whose cause is [`ReaderGone`].
+
+use crate::error::{Error, Kind, Result};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+/// The cause of an error that came up because nobody reads standard output any more.
+#[derive(Debug)]
+pub struct ReaderGone;
+
+impl fmt::Display for ReaderGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the reader is gone")
+    }
+}
+
+impl std::error::Error for ReaderGone {}
+
+/// True if `error` only says that nobody reads standard output any more.
+pub fn is_reader_gone(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<ReaderGone>())
+}
+
+/// Writes bytes to standard output and flushes it.
+pub fn write(bytes: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(failed)
+}
+
+/// The error for standard output that failed.
+fn failed(error: io::Error) -> Error {
+    let wrong = Error::new(Kind::System, "standard output cannot be written");
+    if error.kind() == io::ErrorKind::BrokenPipe { wrong.cause(ReaderGone) } else { wrong.cause(error) }
+}
+
+/// Writes one JSON document to standard output.
+pub fn json(document: &impl serde::Serialize) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(document)
+        .map_err(|error| Error::new(Kind::System, "the answer cannot be written as JSON").cause(error))?;
+    text.push(b'\n');
+    write(&text)
+}
+
+/// A remark for the person at the terminal; nothing where standard error is no terminal.
+pub fn remark(text: impl fmt::Display) {
+    if io::stderr().is_terminal() {
+        note(text);
+    }
+}
+
+/// A line on standard error, terminal or not. Nobody may be there to read it.
+pub fn note(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// True if standard output is a terminal.
+pub fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_went_away_is_told_from_other_errors() {
+        assert!(is_reader_gone(&failed(io::ErrorKind::BrokenPipe.into())));
+        assert!(!is_reader_gone(&failed(io::ErrorKind::Other.into())));
+        assert!(!is_reader_gone(&Error::new(Kind::System, "x")));
+    }
+}

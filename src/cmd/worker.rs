@@ -1,0 +1,90 @@
+//! `catstore worker PORT`: runs a worker.
+
+use super::options::{NodeArgs, masters};
+use super::{parent, parse};
+use crate::client::{MAX_VALUE, parse_address};
+use crate::error::{Error, Kind, Result};
+use crate::server::{WorkerOptions, run_worker};
+use std::path::PathBuf;
+
+/// Arguments of `catstore worker`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The port to listen on
+    #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// Where the master is, several with commas; else $MASTER [default: 127.0.0.1:3000]
+    #[arg(long, value_name = "ADDR,…", value_delimiter = ',', env = "CATSTORE_MASTER")]
+    master: Vec<String>,
+    /// The worker to hold the same keys as; on a cluster without workers, 0 founds worker 0
+    #[arg(long, value_name = "IDX", env = "CLONE")]
+    clone: Option<String>,
+    /// The folder below which `/put_file` reads [default: the current folder, on loopback]
+    #[arg(long, value_name = "DIR")]
+    files: Option<PathBuf>,
+    /// The largest value, at most 8MiB
+    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = parse::size)]
+    max_value: usize,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl Args {
+    /// Runs the worker until a signal stops it.
+    pub fn run(self) -> Result<()> {
+        let options = self.options(std::env::var("MASTER").ok())?;
+        parent::watch();
+        run_worker(options)
+    }
+
+    fn options(self, older_name: Option<String>) -> Result<WorkerOptions> {
+        if self.max_value > MAX_VALUE {
+            let detail = format!("--max-value {} is more than 8MiB ({MAX_VALUE})", self.max_value);
+            return Err(Error::new(Kind::Usage, detail).hint("this version stores values of up to 8MiB"));
+        }
+        let mut named: Vec<String> = self.master.into_iter().filter(|text| !text.trim().is_empty()).collect();
+        if named.is_empty() {
+            named.extend(older_name.iter().flat_map(|list| list.split(',')).map(str::to_owned));
+        }
+        Ok(WorkerOptions {
+            node: self.node.node("worker", self.port)?,
+            masters: masters(&named).iter().map(|text| parse_address(text)).collect::<Result<_>>()?,
+            clone: parse::index(self.clone.as_deref().unwrap_or_default())?,
+            files: self.files,
+            max_value: self.max_value,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmd::{Cli, Command};
+    use clap::Parser;
+
+    fn options(line: &str, older_name: Option<&str>) -> Result<WorkerOptions> {
+        let words = ["catstore", "worker"].into_iter().chain(line.split(' '));
+        let Command::Worker(args) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("not a worker")
+        };
+        args.options(older_name.map(str::to_owned))
+    }
+
+    #[test]
+    fn masters_come_from_the_option_then_the_older_name_then_the_default() {
+        let masters = |line, older| options(line, older).unwrap().masters;
+        assert_eq!(masters("3001 --data /x", None), ["127.0.0.1:3000"]);
+        assert_eq!(masters("3001 --data /x", Some("3005,b:1")), ["127.0.0.1:3005", "b:1"]);
+        assert_eq!(masters("3001 --data /x --master 3006,c:2", Some("3005")), ["127.0.0.1:3006", "c:2"]);
+        assert_eq!(options("3001 --data /x --master x", None).unwrap_err().kind(), Kind::Usage);
+    }
+
+    #[test]
+    fn limits_and_folders() {
+        assert_eq!(options("3001 --data /x --max-value 9m", None).unwrap_err().kind(), Kind::Usage);
+        let worker = options("3001 --data x --max-value 1m --clone 0 --cache 1m --threads 2", None).unwrap();
+        assert_eq!((worker.max_value, worker.clone, worker.node.cache), (1 << 20, Some(0), 1 << 20));
+        assert!(worker.node.data.is_absolute());
+        assert_eq!(options("3001 --data /x --clone y", None).unwrap_err().kind(), Kind::Usage);
+    }
+}

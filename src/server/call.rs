@@ -1,0 +1,91 @@
+//! Calls from this node to another on a thread that may block: registration, heartbeats, and asking who holds a
+//! port. Bounded in time and in the length of the answer; proxies of the environment are not for us.
+
+use crate::cluster::view::Problem;
+use crate::error::{Error, Kind, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// The longest answer that is read.
+const LARGEST: u64 = 4 << 20;
+
+/// A client for calls between nodes.
+pub(crate) struct Caller {
+    agent: ureq::Agent,
+    token: Option<String>,
+}
+
+impl Caller {
+    /// A caller that sends `token`.
+    pub(crate) fn new(token: Option<String>) -> Caller {
+        let config = ureq::Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent(concat!("catstore/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Caller { agent: ureq::Agent::new_with_config(config), token }
+    }
+
+    /// Sends a document and reads the answer's.
+    ///
+    /// Errors: [`Kind::Unreachable`] if nothing answered, or something that is not catstore; the kind of the problem
+    /// document otherwise.
+    pub(crate) fn post<T: Serialize, R: DeserializeOwned>(
+        &self,
+        address: &str,
+        path: &str,
+        document: &T,
+        timeout: Duration,
+    ) -> Result<R> {
+        let body = serde_json::to_vec(document)
+            .map_err(|error| Error::new(Kind::System, "cannot write the request as JSON").cause(error))?;
+        let mut request =
+            self.agent.post(format!("http://{address}{path}")).header("Content-Type", "application/json");
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let answer = request.config().timeout_global(Some(timeout)).build().send(&body[..]);
+        read(answer, address)
+    }
+
+    /// Reads a document.
+    pub(crate) fn get<R: DeserializeOwned>(&self, address: &str, path: &str, timeout: Duration) -> Result<R> {
+        let mut request = self.agent.get(format!("http://{address}{path}"));
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        read(request.config().timeout_global(Some(timeout)).build().call(), address)
+    }
+}
+
+fn read<R: DeserializeOwned>(
+    answer: std::result::Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    address: &str,
+) -> Result<R> {
+    let unreachable =
+        |error: ureq::Error| Error::new(Kind::Unreachable, format!("{address} does not answer")).cause(error);
+    let mut answer = answer.map_err(unreachable)?;
+    let status = answer.status();
+    let body = answer.body_mut().with_config().limit(LARGEST).read_to_vec().map_err(unreachable)?;
+    if status.is_success()
+        && let Ok(document) = serde_json::from_slice(&body)
+    {
+        return Ok(document);
+    }
+    match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => {
+            let kind = Kind::from_word(&problem.kind).unwrap_or(Kind::Conflict);
+            let error = Error::new(kind, format!("{address} says: {}", problem.detail));
+            Err(match problem.hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            })
+        }
+        // Not a refusal: nothing of this cluster has spoken.
+        Err(_) => {
+            Err(Error::new(Kind::Unreachable, format!("what answers at {address} is not a catstore node")))
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What a node is told when it starts, and the checks that need nothing but these options.
+//! The command line fills them in; a token is already read from its file.
+
+use super::address;
+use crate::error::{Error, Kind, Result};
+use std::path::PathBuf;
+
+/// The options that masters and workers have in common.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// The address to listen on: a host name or an IP literal; `127.0.0.1` by default.
+    pub host: String,
+    /// The port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// The data folder.
+    pub data: PathBuf,
+    /// The address (`host` or `host:port`) by which others reach this node.
+    pub advertise: Option<String>,
+    /// Further names in `Host` headers that are this node's own.
+    pub allow_hosts: Vec<String>,
+    /// The token that every request must carry.
+    pub token: Option<String>,
+    /// Listen beyond loopback without a token.
+    pub insecure: bool,
+    /// Threads that serve HTTP; one per core if none.
+    pub threads: Option<usize>,
+    /// LevelDB's block cache in bytes.
+    pub cache: usize,
+}
+
+/// The options of a master.
+#[derive(Debug, Clone)]
+pub struct MasterOptions {
+    /// What every node has.
+    pub node: NodeOptions,
+}
+
+/// The options of a worker.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// What every node has.
+    pub node: NodeOptions,
+    /// The masters, as `host:port`.
+    pub masters: Vec<String>,
+    /// The worker to clone.
+    pub clone: Option<u32>,
+    /// The folder that `/put_file` may read; the current folder on a loopback worker if none.
+    pub files: Option<PathBuf>,
+    /// The longest value in bytes.
+    pub max_value: usize,
+}
+
+impl NodeOptions {
+    /// Refuses to listen beyond loopback without a token. Errors with [`Kind::Usage`].
+    pub fn check(&self) -> Result<()> {
+        if self.token.is_some() || self.insecure || address::is_loopback(&self.host) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Usage,
+            format!("--host {} lets other machines in, and there is no token", self.host),
+        )
+        .hint("add --token-file FILE (`catstore token` makes one), or --insecure"))
+    }
+
+    /// The names in `Host` headers that are this node's own, beside localhost and IP literals.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = self.allow_hosts.clone();
+        names.extend(self.advertise.clone());
+        names.push(self.host.clone());
+        names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(host: &str, token: Option<&str>, insecure: bool) -> NodeOptions {
+        NodeOptions {
+            host: host.into(),
+            port: 3000,
+            data: "/data".into(),
+            advertise: None,
+            allow_hosts: Vec::new(),
+            token: token.map(str::to_owned),
+            insecure,
+            threads: None,
+            cache: 0,
+        }
+    }
+
+    #[test]
+    fn other_machines_need_a_token() {
+        assert!(options("127.0.0.1", None, false).check().is_ok());
+        assert!(options("::1", None, false).check().is_ok());
+        assert!(options("localhost", None, false).check().is_ok());
+        assert!(options("0.0.0.0", Some("t"), false).check().is_ok());
+        assert!(options("0.0.0.0", None, true).check().is_ok());
+        assert_eq!(options("0.0.0.0", None, false).check().unwrap_err().kind(), Kind::Usage);
+        assert_eq!(options("cats.example", None, false).check().unwrap_err().kind(), Kind::Usage);
+    }
+}

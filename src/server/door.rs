@@ -1,0 +1,214 @@
+//! The door: one handler for every request. It routes, guards, answers, counts. Reads of our own keys are answered
+//! here and now; everything else goes on in a boxed future, so that the hot path carries no more than it needs.
+
+use super::error;
+use super::facts;
+use super::forward::{self, DEADLINE};
+use super::guard;
+use super::many;
+use super::master;
+use super::metrics::Label;
+use super::respond;
+use super::route::{self, Action, Route, Style};
+use super::site::Site;
+use super::values;
+use crate::error::{Error, Kind, Result};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, ORIGIN};
+use actix_web::{HttpRequest, HttpResponse};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Every request ends within ten seconds of the last byte of its body; this leaves time to say so.
+const LIMIT: Duration = Duration::from_millis(9500);
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PURPOSES: [HeaderName; 3] = [
+    HeaderName::from_static("sec-purpose"),
+    HeaderName::from_static("purpose"),
+    HeaderName::from_static("x-moz"),
+];
+
+/// What one thread serves with.
+pub(crate) struct Door {
+    /// What all threads share.
+    pub(crate) site: Arc<Site>,
+    /// This thread's connections to other nodes.
+    pub(crate) client: awc::Client,
+}
+
+/// A request, as handlers see it.
+pub(crate) struct Asked<'a> {
+    /// Its head.
+    pub(crate) request: &'a HttpRequest,
+}
+
+impl<'a> Asked<'a> {
+    /// The raw path and query.
+    pub(crate) fn path_and_query(&self) -> &'a str {
+        self.request.uri().path_and_query().map_or("/", |path| path.as_str())
+    }
+
+    /// True if the client would rather be told where to ask.
+    pub(crate) fn wants_redirect(&self) -> bool {
+        let headers = self.request.headers();
+        !forward::was_forwarded(headers)
+            && headers.get_all(PREFER).any(|value| {
+                value.as_bytes().split(|byte| *byte == b',').any(|word| word.trim_ascii() == b"redirect")
+            })
+    }
+
+    /// When the request must be answered, counted from now: call it once the body is here.
+    pub(crate) fn deadline(&self) -> Result<Instant> {
+        let now = Instant::now();
+        let Some(header) = self.request.headers().get(DEADLINE) else { return Ok(now + LIMIT) };
+        let left = header.to_str().ok().and_then(|text| text.parse::<u64>().ok());
+        match left {
+            Some(0) => Err(Error::new(Kind::NoMajority, "the request's deadline has passed")),
+            Some(left) => Ok(now + LIMIT.min(Duration::from_millis(left))),
+            None => Err(Error::new(Kind::BadRequest, "Catstore-Deadline is not a number of milliseconds")),
+        }
+    }
+}
+
+/// Counts a request as under way until it is dropped, also when the client goes away.
+struct UnderWay<'a>(&'a Site);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Door {
+    /// The door of one thread.
+    pub(crate) fn new(site: Arc<Site>) -> Door {
+        Door { site, client: forward::client() }
+    }
+
+    /// Answers a request. Never fails: errors are answers.
+    pub(crate) async fn serve(self: Rc<Door>, request: ServiceRequest) -> actix_web::Result<ServiceResponse> {
+        let began = Instant::now();
+        self.site.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+        let under_way = UnderWay(&self.site);
+        let (request, mut payload) = request.into_parts();
+        let (label, classic, mut response) = match self.admit(&request) {
+            Ok(Admitted::Action(action)) => {
+                let (label, classic) = describe(&action);
+                let response = match self.at_once(&request, &action) {
+                    Some(response) => response,
+                    None => forward::or_problem(Box::pin(self.slowly(&request, &mut payload, action)).await),
+                };
+                (label, classic, response)
+            }
+            Ok(Admitted::Answer(response)) => (Label::Other, false, response),
+            Err(refused) => (Label::Other, false, error::respond(&refused)),
+        };
+        respond::secure(&mut response, classic);
+        self.site.metrics.finish(label, response.status().as_u16(), began.elapsed());
+        drop(under_way);
+        drop(payload);
+        Ok(ServiceResponse::new(request, response))
+    }
+
+    /// Asks for the token, routes, and guards what changes something.
+    fn admit(&self, request: &HttpRequest) -> Result<Admitted> {
+        let headers = request.headers();
+        let bytes = |name: HeaderName| headers.get(name).map(HeaderValue::as_bytes);
+        self.site.guard.check_token(bytes(AUTHORIZATION))?;
+        let uri = request.uri();
+        let action = match route::parse(request.method().as_str(), uri.path(), uri.query()) {
+            Ok(Route::Do(action)) => action,
+            Ok(Route::Options(methods)) => {
+                return Ok(Admitted::Answer(error::allow(respond::empty(StatusCode::NO_CONTENT), methods)));
+            }
+            Err(refusal) => {
+                let response = error::respond(&refusal.error);
+                return Ok(Admitted::Answer(match refusal.allow {
+                    Some(methods) => error::allow(response, methods),
+                    None => response,
+                }));
+            }
+        };
+        if action.changes() {
+            let host = uri.authority().map(|authority| authority.as_str().as_bytes());
+            self.site.guard.check_site(&guard::Asked {
+                authorization: None,
+                host: host.or_else(|| bytes(HOST)),
+                origin: bytes(ORIGIN),
+                fetch_site: bytes(FETCH_SITE),
+                purpose: PURPOSES.into_iter().find_map(bytes),
+            })?;
+        }
+        Ok(Admitted::Action(action))
+    }
+
+    /// Answers what needs no waiting: a read of our own key.
+    fn at_once(&self, request: &HttpRequest, action: &Action) -> Option<HttpResponse> {
+        let Action::Get { key, style, stale } = action else { return None };
+        match values::get_here(&self.site, key) {
+            Ok(Some(record)) => Some(values::found(record, key, request.headers(), *style, *stale)),
+            Ok(None) => None,
+            Err(refused) => Some(error::respond(&refused)),
+        }
+    }
+
+    async fn slowly(
+        &self,
+        request: &HttpRequest,
+        payload: &mut Payload,
+        action: Action,
+    ) -> Result<HttpResponse> {
+        let asked = Asked { request };
+        match action {
+            Action::Get { key, .. } => values::get_there(self, &asked, &key).await,
+            Action::Put { key, style, value, ttl } => {
+                values::put(self, &asked, payload, key, style, value, ttl).await
+            }
+            Action::PutFile { key, path } => values::put_file(self, &asked, key, path).await,
+            Action::Delete { key, style } => values::delete(self, &asked, key, style).await,
+            Action::List(query) => many::list(self, &asked, query).await,
+            Action::Batch => many::batch(self, &asked, payload).await,
+            Action::Clear(index) => many::clear(self, &asked, index).await,
+            Action::Close(index) => facts::close(self, index).await,
+            Action::Master => facts::master(self).await,
+            Action::Worker(index) => facts::worker(self, index).await,
+            Action::Cluster => Ok(facts::cluster(&self.site)),
+            Action::Health => facts::health(&self.site),
+            Action::Metrics => Ok(facts::metrics(&self.site)),
+            Action::Register => master::register(self, &asked, payload).await,
+            Action::Heartbeat => master::heartbeat(self, &asked, payload).await,
+        }
+    }
+}
+
+/// A request that came through the guards.
+enum Admitted {
+    /// It is to be done.
+    Action(Action),
+    /// Its answer is known.
+    Answer(HttpResponse),
+}
+
+/// How a request is counted, and whether its answer is a classic one.
+fn describe(action: &Action) -> (Label, bool) {
+    match action {
+        Action::Get { style, .. } => (Label::Get, *style == Style::Classic),
+        Action::Put { style, .. } => (Label::Put, *style == Style::Classic),
+        Action::PutFile { .. } => (Label::PutFile, true),
+        Action::Delete { style, .. } => (Label::Delete, *style == Style::Classic),
+        Action::List(_) => (Label::List, false),
+        Action::Batch => (Label::Batch, false),
+        Action::Clear(_) => (Label::Clear, true),
+        Action::Close(_) => (Label::Close, true),
+        Action::Master | Action::Worker(_) => (Label::Open, true),
+        Action::Cluster => (Label::Cluster, false),
+        Action::Health => (Label::Health, false),
+        Action::Metrics => (Label::Metrics, false),
+        Action::Register | Action::Heartbeat => (Label::Internal, false),
+    }
+}

@@ -1,0 +1,230 @@
+//! What all threads of a node share: what it is, the routes it knows, its guard, its limits, its counters.
+//! And the one question that every request asks: is the key ours, and if not, whose?
+
+use super::body::Budget;
+use super::guard::Guard;
+use super::master::Master;
+use super::metrics::Metrics;
+use super::node::{Mode, Replica};
+use super::worker::Worker;
+use crate::cluster::view::{ClusterView, GroupView};
+use crate::error::{Error, Kind, Result};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use tokio::sync::watch;
+
+/// What the main thread of a node is told.
+pub(crate) enum Event {
+    /// The start came to its end; the line to print.
+    Started(Result<String>),
+    /// Somebody asked the process to end.
+    Signal,
+    /// The process must end with this error.
+    Fatal(Error),
+    /// The HTTP server ended by itself.
+    ServerEnded,
+}
+
+/// Where a node is.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The address that others use: `host:port`.
+    pub(crate) address: String,
+    /// The data folder.
+    pub(crate) data: PathBuf,
+}
+
+/// What a node is.
+pub(crate) enum Member {
+    /// It stores keys.
+    Worker(Worker),
+    /// It keeps the directory.
+    Master(Master),
+}
+
+/// Everything that the threads of a node share.
+pub(crate) struct Site {
+    /// What this node is.
+    pub(crate) member: Member,
+    /// Who may ask.
+    pub(crate) guard: Guard,
+    /// Where this node is, once it is known.
+    pub(crate) place: OnceLock<Place>,
+    /// Counters.
+    pub(crate) metrics: Metrics,
+    /// Bytes of bodies in memory.
+    pub(crate) budget: Arc<Budget>,
+    /// Requests that wait for another node.
+    pub(crate) forwarding: AtomicUsize,
+    /// Becomes true when the node stops: bodies that are still arriving are dropped.
+    pub(crate) stopping: watch::Sender<bool>,
+    /// The ear of the main thread.
+    pub(crate) events: Sender<Event>,
+    view: RwLock<Arc<ClusterView>>,
+}
+
+/// A worker to send a request to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Its index.
+    pub(crate) index: u32,
+    /// Where it serves.
+    pub(crate) address: String,
+    /// Its data folder, for the hint that starts it again.
+    pub(crate) data: String,
+}
+
+/// Who answers a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// This node.
+    Here,
+    /// Another one.
+    There(Target),
+}
+
+impl Site {
+    /// The shared part of a new node.
+    pub(crate) fn new(member: Member, guard: Guard, events: Sender<Event>) -> Site {
+        Site {
+            member,
+            guard,
+            place: OnceLock::new(),
+            metrics: Metrics::default(),
+            budget: Arc::new(Budget::default()),
+            forwarding: AtomicUsize::new(0),
+            stopping: watch::Sender::new(false),
+            events,
+            view: RwLock::default(),
+        }
+    }
+
+    /// The routes as this node knows them.
+    pub(crate) fn view(&self) -> Arc<ClusterView> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes `view` if it is newer than the one that is known; true if it was.
+    pub(crate) fn learn(&self, view: ClusterView) -> bool {
+        let mut known = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let newer = known.cluster.is_empty() || view.epoch > known.epoch;
+        if newer {
+            *known = Arc::new(view);
+        }
+        newer
+    }
+
+    /// The address of this node; empty before it is known.
+    pub(crate) fn address(&self) -> &str {
+        self.place.get().map_or("", |place| &place.address)
+    }
+
+    /// Who owns `key`.
+    pub(crate) fn owner_of_key(&self, key: &[u8]) -> Result<Owner> {
+        self.owner(self.view().group_of_key(key))
+    }
+
+    /// Who answers for the cluster's keys as a whole: in this version one group owns every slot.
+    pub(crate) fn owner_of_all(&self) -> Result<Owner> {
+        let view = self.view();
+        self.owner(view.slots.ranges().first().and_then(|range| view.group(range.group)))
+    }
+
+    /// Who answers for `group`, which is none if nobody is known.
+    pub(crate) fn owner(&self, group: Option<&GroupView>) -> Result<Owner> {
+        match (&self.member, group) {
+            (Member::Worker(worker), Some(group)) if worker.group() == Some(group.group) => Ok(Owner::Here),
+            (_, Some(group)) => match group.target() {
+                Some(member) => Ok(Owner::There(Target {
+                    index: member.index,
+                    address: member.address.clone(),
+                    data: member.data.clone(),
+                })),
+                None => Err(Error::new(Kind::NoMajority, format!("group {} has no leader", group.group))),
+            },
+            // A worker without routes asks its own store, which knows what it owns.
+            (Member::Worker(_), None) => Ok(Owner::Here),
+            (Member::Master(_), None) => Err(self.no_worker()),
+        }
+    }
+
+    /// The worker that serves here, if its store is open; says why not otherwise.
+    pub(crate) fn worker(&self) -> Result<&Worker> {
+        match &self.member {
+            Member::Worker(worker) => Ok(worker),
+            Member::Master(_) => Err(self.no_worker()),
+        }
+    }
+
+    /// The error for a mode other than open, with the command that opens the node again.
+    pub(crate) fn refusal(&self) -> Error {
+        match &self.member {
+            Member::Worker(worker) => {
+                let error = worker.node.refusal(&worker.node.mode());
+                match (error.kind(), worker.index()) {
+                    (Kind::Closed, Some(index)) => error.hint(format!("open it: catstore open {index}")),
+                    _ => error,
+                }
+            }
+            Member::Master(master) => {
+                let error = master.node.refusal(&master.node.mode());
+                match error.kind() {
+                    Kind::Closed => error.hint(format!("open it: GET http://{}/master", self.address())),
+                    _ => error,
+                }
+            }
+        }
+    }
+
+    /// The word for this node's mode.
+    pub(crate) fn mode_word(&self) -> &'static str {
+        match &self.member {
+            Member::Worker(worker) => worker.node.mode().word(),
+            Member::Master(master) => master.node.mode().word(),
+        }
+    }
+
+    /// The error of a cluster whose slots nobody owns yet.
+    pub(crate) fn no_worker(&self) -> Error {
+        let master = match &self.member {
+            Member::Master(_) => self.address().to_owned(),
+            Member::Worker(worker) => worker.masters.first().cloned().unwrap_or_default(),
+        };
+        let master = match super::address::split(&master) {
+            (host, Some(port)) if super::address::is_loopback(host) => port.to_string(),
+            _ => master,
+        };
+        Error::new(Kind::NoWorker, "no worker stores keys yet")
+            .hint(format!("start one: catstore worker 3001 --master {master}"))
+    }
+
+    /// Looks whether the replica failed since the last look. Returns what it died of.
+    pub(crate) fn check(&self) -> Option<Error> {
+        match &self.member {
+            Member::Worker(worker) => worker.node.check(),
+            Member::Master(master) => master.node.check(),
+        }
+    }
+
+    /// Closes the replica. Blocks.
+    pub(crate) fn close(&self) -> Result<()> {
+        match &self.member {
+            Member::Worker(worker) => worker.node.close(),
+            Member::Master(master) => master.node.close(),
+        }
+    }
+
+    /// Gives `work` the open replica of this worker.
+    pub(crate) fn with_open<H: Replica, T>(
+        &self,
+        mode: &Mode<H>,
+        work: impl FnOnce(&H) -> Result<T>,
+    ) -> Result<T> {
+        match mode {
+            Mode::Open(replica) => work(replica),
+            _ => Err(self.refusal()),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The worker's own part: who it is, and how it starts.
+//!
+//! A new worker gets its index from the master and waits for it. A registered one gives the master a moment, so
+//! that a copied folder is refused before it serves, and then serves with the routes that it remembers.
+
+use super::address;
+use super::beat::Heartbeat;
+use super::call::Caller;
+use super::config::WorkerOptions;
+use super::facts::SOFTWARE;
+use super::node::Node;
+use super::site::{Place, Site};
+use crate::cluster::view::{RegisterReply, RegisterRequest};
+use crate::error::{Error, Kind, Result};
+use crate::replica::handle::KeyspaceHandle;
+use crate::replica::{Folder, Role};
+use crate::replica::{found_worker, read_routes, save_routes};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// How long a new worker waits for its master.
+const WAIT_NEW: Duration = Duration::from_secs(30);
+/// How long a registered worker waits for its master before it serves.
+const WAIT_KNOWN: Duration = Duration::from_secs(1);
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// What the master made of this worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Registered {
+    /// The id of its cluster.
+    pub(crate) cluster: String,
+    /// Its index.
+    pub(crate) index: u32,
+    /// Its group.
+    pub(crate) group: u32,
+    /// The uuid of its folder.
+    pub(crate) uuid: String,
+}
+
+/// What a worker is beside its site.
+pub(crate) struct Worker {
+    /// Its mode and its replica.
+    pub(crate) node: Node<KeyspaceHandle>,
+    /// The masters that the command line named.
+    pub(crate) masters: Vec<String>,
+    /// The folder that `/put_file` may read, with links resolved.
+    pub(crate) files: Option<PathBuf>,
+    /// The longest value in bytes.
+    pub(crate) max_value: usize,
+    /// The worker that the command line wants to clone.
+    pub(crate) clone: Option<u32>,
+    /// The random number of this run.
+    pub(crate) run: u64,
+    /// The background task that keeps the master informed.
+    pub(crate) beat: Heartbeat,
+    registered: OnceLock<Registered>,
+}
+
+impl Worker {
+    /// A worker that has not started.
+    pub(crate) fn new(options: &WorkerOptions, node: Node<KeyspaceHandle>) -> Result<Worker> {
+        let run = getrandom::u64().map_err(|error| {
+            Error::new(Kind::System, format!("the system gives no random numbers: {error}"))
+        })?;
+        Ok(Worker {
+            node,
+            masters: options.masters.clone(),
+            files: files(options)?,
+            max_value: options.max_value,
+            clone: options.clone,
+            run,
+            beat: Heartbeat::default(),
+            registered: OnceLock::new(),
+        })
+    }
+
+    /// What the master made of this worker, once it is known.
+    pub(crate) fn registered(&self) -> Option<&Registered> {
+        self.registered.get()
+    }
+
+    /// Its index.
+    pub(crate) fn index(&self) -> Option<u32> {
+        self.registered().map(|registered| registered.index)
+    }
+
+    /// Its group.
+    pub(crate) fn group(&self) -> Option<u32> {
+        self.registered().map(|registered| registered.group)
+    }
+}
+
+/// The folder that `/put_file` may read: the one that was given, or on a loopback worker the current one.
+fn files(options: &WorkerOptions) -> Result<Option<PathBuf>> {
+    let folder = match &options.files {
+        Some(folder) => folder.clone(),
+        None if address::is_loopback(&options.node.host) => match std::env::current_dir() {
+            Ok(folder) => folder,
+            Err(_) => return Ok(None),
+        },
+        None => return Ok(None),
+    };
+    match folder.canonicalize() {
+        Ok(folder) => Ok(Some(folder)),
+        Err(error) if options.files.is_some() => {
+            Err(Error::new(Kind::Usage, format!("--files {} is not a folder", folder.display())).cause(error))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+/// Starts the worker; returns its ready line. Blocks, for up to 30 seconds if the master does not answer.
+pub(crate) fn start(site: &Arc<Site>, options: &WorkerOptions, port: u16) -> Result<String> {
+    let worker = site.worker()?;
+    let own = address::advertised(&options.node, port, options.masters.first().map(String::as_str));
+    for master in &options.masters {
+        address::check_pair(options, &own, master)?;
+    }
+    let mut folder = Folder::open(&options.node.data, Role::Worker)?;
+    let place = Place { address: own, data: folder.path().to_owned() };
+    let line = format!("at http://{} data {}", place.address, place.data.display());
+    // Set once: start runs once per process.
+    let _ = site.place.set(place);
+    if let Some(view) = read_routes(&folder) {
+        site.learn(view);
+    }
+    let caller = Caller::new(options.node.token.clone());
+    let reply = introduce(site, worker, &folder, &caller)?;
+    if let Some(reply) = &reply {
+        if let Some(note) = &reply.note {
+            eprintln!("{note}");
+        }
+        found_worker(&mut folder, reply, worker.node.options())?;
+        if site.learn(reply.view.clone()) {
+            save_routes(folder.path(), &reply.view);
+        }
+    }
+    let registered = identify(&folder, reply.as_ref())?;
+    let index = registered.index;
+    let _ = worker.registered.set(registered);
+    worker.node.start(folder)?;
+    worker.beat.spawn(Arc::clone(site), caller, reply.is_some())?;
+    Ok(format!("ready worker {index} {line}"))
+}
+
+/// What this worker sends to register. `starts` counts the opening that follows.
+pub(crate) fn request(site: &Site, worker: &Worker, starts: u64, folder: Option<&Folder>) -> RegisterRequest {
+    let known = worker.registered();
+    let identity = folder.map(Folder::identity);
+    RegisterRequest {
+        uuid: identity
+            .map_or_else(|| known.map(|known| known.uuid.clone()).unwrap_or_default(), |i| i.uuid.clone()),
+        run: worker.run,
+        starts,
+        address: site.address().to_owned(),
+        data: site.place.get().map(|place| place.data.display().to_string()).unwrap_or_default(),
+        index: identity.map_or_else(|| known.map(|known| known.index), |identity| identity.index),
+        cluster: identity.map_or_else(|| known.map(|known| known.cluster.clone()), |i| i.cluster.clone()),
+        clone: worker.clone,
+        software: SOFTWARE.to_owned(),
+    }
+}
+
+fn identify(folder: &Folder, reply: Option<&RegisterReply>) -> Result<Registered> {
+    let identity = folder.identity();
+    let index = identity.index.or(reply.map(|reply| reply.index));
+    let group = identity.group.or(reply.map(|reply| reply.group));
+    let cluster = identity.cluster.clone().or(reply.map(|reply| reply.view.cluster.clone()));
+    match (index, group, cluster) {
+        (Some(index), Some(group), Some(cluster)) => {
+            Ok(Registered { cluster, index, group, uuid: identity.uuid.clone() })
+        }
+        _ => Err(Error::new(
+            Kind::Damaged,
+            format!("{} does not say which worker it is", folder.path().display()),
+        )),
+    }
+}
+
+/// Registers with a master. A new worker insists; a registered one goes on without an answer.
+fn introduce(
+    site: &Site,
+    worker: &Worker,
+    folder: &Folder,
+    caller: &Caller,
+) -> Result<Option<RegisterReply>> {
+    let new = folder.identity().index.is_none() || !folder.has_stores();
+    let request = request(site, worker, folder.identity().starts + 1, Some(folder));
+    let deadline = Instant::now() + if new { WAIT_NEW } else { WAIT_KNOWN };
+    let mut said: Option<Instant> = None;
+    loop {
+        let mut last = None;
+        for master in candidates(site, worker) {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+            match caller.post::<_, RegisterReply>(&master, "/internal/register", &request, left.min(ATTEMPT))
+            {
+                Ok(reply) => return Ok(Some(reply)),
+                Err(error) if refuses(&error) => return Err(as_refusal(error)),
+                Err(error) if !new && !retries(&error) => log::warn!("registration: {error}"),
+                Err(error) if !retries(&error) => return Err(as_refusal(error)),
+                Err(error) => last = Some(error),
+            }
+        }
+        let reason = last.map(|error| error.to_string()).unwrap_or_default();
+        if Instant::now() + Duration::from_millis(200) >= deadline {
+            return if new { Err(no_master(worker, &reason)) } else { Ok(None) };
+        }
+        if new && said.is_none_or(|said| said.elapsed() > Duration::from_secs(5)) {
+            log::warn!("waiting for a master: {reason}");
+            said = Some(Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The masters to try: those of the command line, then those of the routes.
+pub(crate) fn candidates(site: &Site, worker: &Worker) -> Vec<String> {
+    let mut masters = worker.masters.clone();
+    for master in &site.view().masters {
+        if !masters.contains(master) {
+            masters.push(master.clone());
+        }
+    }
+    masters
+}
+
+/// True if the master said no, and will say so again.
+pub(crate) fn refuses(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Conflict | Kind::Foreign)
+}
+
+/// True if the same call may succeed a little later.
+fn retries(error: &Error) -> bool {
+    !matches!(
+        error.kind(),
+        Kind::NotFound | Kind::BadRequest | Kind::Unauthorized | Kind::Forbidden | Kind::MethodNotAllowed
+    )
+}
+
+/// A refusal as the process ends with it: exit code 4, whatever word the master used.
+fn as_refusal(error: Error) -> Error {
+    let refusal = Error::new(Kind::Conflict, error.detail());
+    match error.hint_text() {
+        Some(hint) => refusal.hint(hint),
+        None => refusal,
+    }
+}
+
+fn no_master(worker: &Worker, reason: &str) -> Error {
+    let masters = worker.masters.join(", ");
+    let port = worker.masters.first().and_then(|master| address::split(master).1).unwrap_or(3000);
+    let seconds = WAIT_NEW.as_secs();
+    Error::new(Kind::Unreachable, format!("no master answered at {masters} for {seconds} s ({reason})"))
+        .hint(format!("start one: catstore master {port}"))
+}
