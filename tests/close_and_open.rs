@@ -40,6 +40,15 @@ fn a_closed_worker_says_so_and_opens_again() {
     let refused = cluster.run(&["get", "A"]).exits(3);
     assert!(refused.err.contains("closed") && refused.err.contains("open"), "{}", refused.err);
 
+    // HEAD and OPTIONS change nothing, and another site changes nothing: neither opens it.
+    for (method, headers) in
+        [("HEAD", None), ("OPTIONS", None), ("GET", Some(("Sec-Fetch-Site", "cross-site")))]
+    {
+        cluster.worker.ask(method, "/worker/0", headers.as_slice(), None);
+        cluster.worker.ask(method, "/worker", headers.as_slice(), None);
+        cluster.worker.get("/kv/A").is_problem(503, "closed");
+    }
+
     let facts = cluster.worker.get("/worker/0").is(200).json();
     assert_eq!(facts["state"], "open", "{facts}");
     cluster.worker.get("/health").is(200);

@@ -95,8 +95,25 @@ fn files_in_and_out() {
     assert_ne!(outcome.code, 0);
     assert_eq!(cluster.worker.value("B").unwrap(), picture, "a failure changes nothing");
     std::fs::write(here.join("large"), vec![0; (8 << 20) + 1]).unwrap();
-    let said = fails(cluster.run(&["put-file", "L", "large"]), 4);
-    assert!(said.contains("8388608") || said.contains("8 MiB") || said.contains("--max-value"), "{said}");
+    let outcome = cluster.run(&["put-file", "L", "large"]);
+    assert!(matches!(outcome.code, 2 | 4), "exit {}: {}", outcome.code, outcome.err);
+    assert!(outcome.err.contains("8388608") || outcome.err.contains("8 MiB"), "which limit? {}", outcome.err);
+    assert_eq!(cluster.worker.value("L"), None);
+}
+
+#[test]
+fn the_limit_is_the_workers_not_the_commands() {
+    let cluster = Cluster::with(&["--max-value", "1000"]);
+    std::fs::write(cluster.home.path("here/large"), vec![b'x'; 1001]).unwrap();
+    std::fs::write(cluster.home.path("here/fits"), vec![b'x'; 1000]).unwrap();
+    cluster.run(&["put-file", "L", "fits"]).exits(0);
+    let outcome = cluster.run(&["put-file", "L", "large"]);
+    assert!(matches!(outcome.code, 2 | 4), "exit {}: {}", outcome.code, outcome.err);
+    assert!(outcome.err.contains("1000"), "which limit? {}", outcome.err);
+    assert_eq!(cluster.worker.value("L").map(|value| value.len()), Some(1000));
+    // A node never takes more than this version can hold.
+    let outcome = cluster.home.launch("worker", free_port(), &["--max-value", "20000000"]).refuse().exits(2);
+    assert!(outcome.err.contains("--max-value"), "{}", outcome.err);
 }
 
 #[test]
@@ -132,9 +149,7 @@ fn clear_one_and_all() {
     for number in 0..5 {
         cluster.worker.put(number.to_string(), "x");
     }
-    // Standard input is no terminal: nobody can be asked, so it does as told or asks for --yes, but never half.
-    let said = cluster.run(&["clear", "0", "--yes"]).exits(0);
-    assert!(format!("{}{}", said.text(), said.err).contains('5'), "how many? {said:?}");
+    cluster.run(&["clear", "0", "--yes"]).exits(0);
     assert_eq!(cluster.worker.get("/kv").json()["keys"].as_array().map(Vec::len), Some(0));
     cluster.worker.put("A", "x");
     cluster.run(&["clear", "--all", "--yes"]).exits(0);
@@ -284,6 +299,39 @@ fn completions_for_the_usual_shells() {
     }
 }
 
+/// What a command prints on a terminal, with its exit code. Nothing if there is no `script` to give it one.
+fn on_a_terminal(cluster: &Cluster, line: &str) -> Option<(i32, String)> {
+    let mut command: Command = cluster.home.command("script");
+    let line = format!("{} {line}", common::node::PROGRAM);
+    command.args(["-qec", &line, "/dev/null"]).env("CATSTORE_MASTER", cluster.master.port.to_string());
+    if Command::new("script").arg("--version").output().is_err() {
+        println!("skipped: there is no `script` to make a terminal with");
+        return None;
+    }
+    let outcome = finish(command, &[]);
+    Some((outcome.code, outcome.text()))
+}
+
+#[test]
+fn on_a_terminal_it_talks_to_a_person() {
+    let cluster = Cluster::start();
+    let Some((code, said)) = on_a_terminal(&cluster, "put A happy") else { return };
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("A: 5 bytes, version 1, synced on 1 of 1"), "{said}");
+    let (_, said) = on_a_terminal(&cluster, "get A").expect("a terminal");
+    assert!(said.contains("happy\r\n"), "a newline after text: {said:?}");
+    cluster.worker.put("B", b"\x1b[2J\0\xff");
+    let (code, said) = on_a_terminal(&cluster, "get B").expect("a terminal");
+    assert_ne!(code, 0, "{said:?}");
+    assert!(!said.contains("\x1b[2J") && said.contains("-o"), "binary does not go to a terminal: {said:?}");
+    // A key cannot drive the terminal either.
+    cluster.worker.put("\x1b[2J", "x");
+    for line in ["list", "list --keys-only", "get --stale nothing$(printf '\\033[2J')"] {
+        let (_, said) = on_a_terminal(&cluster, line).expect("a terminal");
+        assert!(!said.contains("\x1b[2J"), "{line}: {said:?}");
+    }
+}
+
 #[test]
 fn a_closed_pipe_is_no_crash() {
     let cluster = Cluster::start();
@@ -313,7 +361,7 @@ fn the_demo_shows_itself_and_leaves_nothing_behind() {
     let home = Home::new();
     let outcome = home.run(&["demo", "--exit"]).exits(0);
     let said = format!("{}{}", outcome.text(), outcome.err);
-    assert!(said.contains("happy"), "{said}");
+    assert!(said.contains("ready worker 0 at "), "{said}");
     let left: Vec<_> =
         std::fs::read_dir(home.path("tmp")).unwrap().flatten().map(|entry| entry.path()).collect();
     assert!(left.is_empty(), "{left:?}");

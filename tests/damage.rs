@@ -9,8 +9,10 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-const PLACES: usize = 60;
+const PLACES: u64 = 60;
 
 /// What the folder holds, by key.
 type Truth = BTreeMap<String, Vec<u8>>;
@@ -142,18 +144,20 @@ fn no_damage_gives_a_wrong_value() {
     // Without the master, which would take each copy after the first for an old one.
     cluster.master.stop();
     let seed = Dice::fresh().throw();
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for place in 0..PLACES {
-        let mut dice = Dice::new(seed.wrapping_add(place as u64));
+    let places: Vec<u64> = (0..PLACES).collect();
+    let verdicts = side_by_side(&places, |place| {
+        let mut dice = Dice::new(seed.wrapping_add(*place));
         let folder = cluster.home.path(format!("damaged {place}"));
         copy_folder(&original, &folder);
         let (file, what) = damage(&folder, &mut dice);
         let name = file.strip_prefix(&folder).unwrap().display().to_string();
-        let launch = cluster.worker.launch.clone().data(&folder);
+        let launch = cluster.worker.launch.clone().data(&folder).port(free_port());
         let verdict = judge(&launch, &truth, &format!("place {place}, {name}: {what}"));
-        *counts.entry(verdict).or_default() += 1;
         fs::remove_dir_all(&folder).unwrap();
-    }
+        verdict
+    });
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    verdicts.into_iter().for_each(|verdict| *counts.entry(verdict).or_default() += 1);
     println!("{counts:?}");
     assert!(counts.contains_key("refused"), "not one of {PLACES} places was noticed at start: {counts:?}");
 }
@@ -164,22 +168,42 @@ fn a_missing_file_is_noticed() {
     let truth = closed_folder(&mut cluster);
     let original = cluster.worker.data.clone();
     cluster.master.stop();
-    for (place, file) in files_below(&original).iter().enumerate() {
-        let folder = cluster.home.path(format!("without {place}"));
+    let names: Vec<PathBuf> = files_below(&original)
+        .iter()
+        .map(|file| file.strip_prefix(&original).unwrap().to_path_buf())
+        .collect();
+    side_by_side(&names, |name| {
+        let what = format!("{} is missing", name.display());
+        let folder = cluster.home.path(format!("without {}", name.display().to_string().replace('/', " ")));
         copy_folder(&original, &folder);
-        let name = file.strip_prefix(&original).unwrap();
-        if name.file_name().is_some_and(|name| name == "identity.json") {
-            // Without it the folder is nobody's: it is refused rather than taken for an empty one.
-            fs::remove_file(folder.join(name)).unwrap();
-            let outcome = cluster.worker.launch.clone().data(&folder).refuse();
-            assert!(matches!(outcome.code, 4 | 5), "exit {}: {}", outcome.code, outcome.err);
-            continue;
-        }
         fs::remove_file(folder.join(name)).unwrap();
-        let launch = cluster.worker.launch.clone().data(&folder);
-        judge(&launch, &truth, &format!("{} is missing", name.display()));
+        let launch = cluster.worker.launch.clone().data(&folder).port(free_port());
+        if name.as_os_str() == "identity.json" {
+            // Without it the folder is nobody's: it is refused rather than taken for an empty one.
+            let outcome = launch.refuse();
+            assert!(matches!(outcome.code, 4 | 5), "exit {}: {}", outcome.code, outcome.err);
+        } else {
+            judge(&launch, &truth, &what);
+        }
         fs::remove_dir_all(&folder).unwrap();
-    }
+    });
+}
+
+/// Does `work` for each item, four at a time: a start without a master is mostly waiting.
+fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = work(item);
+                    results.lock().expect("the results").push(result);
+                }
+            });
+        }
+    });
+    results.into_inner().expect("the results")
 }
 
 #[test]
@@ -201,9 +225,7 @@ fn a_damaged_master_says_so_too() {
         let (file, what) = damage(&folder, &mut Dice::new(seed.wrapping_add(place)));
         let what = format!("place {place}, {}: {what}", file.strip_prefix(&folder).unwrap().display());
         // On a port of its own, so that the worker does not talk to it.
-        let mut launch = cluster.master.launch.clone().data(&folder);
-        launch.port = free_port();
-        launch.words[1] = launch.port.to_string();
+        let launch = cluster.master.launch.clone().data(&folder).port(free_port());
         match launch.start() {
             Ok(node) => {
                 let reply = node.get("/master");

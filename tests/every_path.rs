@@ -733,7 +733,7 @@ fn a_repeat_with_a_request_id_gets_the_first_reply() {
 #[test]
 fn request_ids_survive_a_kill() {
     let mut cluster = Cluster::start();
-    let headers = [("Catstore-Request-Id", "before the crash")];
+    let headers = [("Catstore-Request-Id", "before-the-crash")];
     let first = cluster.worker.ask("PUT", "/kv/A", &headers, Some(b"mine")).is(201).version();
     cluster.worker.put("A", "newer");
     for boot in ["one", "two"] {
@@ -752,13 +752,15 @@ fn whoever_prefers_a_redirect_gets_one() {
     cluster.worker.put("A B", "happy");
     let prefer = [("Prefer", "redirect")];
     for node in [&cluster.master, second] {
-        for (method, body) in [("GET", None), ("PUT", Some(b"never stored".as_slice())), ("DELETE", None)] {
-            let reply = node.ask(method, "/kv/A%20B?x=1", &prefer, body).is(307);
+        for (method, query, body) in
+            [("GET", "", None), ("PUT", "?ttl=60s", Some(b"never stored".as_slice())), ("DELETE", "", None)]
+        {
+            let reply = node.ask(method, &format!("/kv/A%20B{query}"), &prefer, body).is(307);
             let location =
                 reply.header("location").unwrap_or_else(|| panic!("no Location: {:?}", reply.headers));
             assert_eq!(
                 location,
-                format!("http://127.0.0.1:{}/kv/A%20B?x=1", cluster.worker.port),
+                format!("http://127.0.0.1:{}/kv/A%20B{query}", cluster.worker.port),
                 "{method}"
             );
         }

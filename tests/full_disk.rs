@@ -148,7 +148,7 @@ fn a_read_only_folder_is_refused() {
     let master = home.master();
     let launch = home.launch("worker", common::free_port(), &["--master", &master.port.to_string()]);
     let (launch, disk) = if rustix::process::geteuid().is_root() {
-        let Some(disk) = SmallDisk::mount(home.path("disk"), "size=64m") else { return };
+        let Some(disk) = SmallDisk::mount(home.path("disk"), "size=128m") else { return };
         (launch.data(&disk.0.join("worker")), Some(disk))
     } else {
         (launch, None)

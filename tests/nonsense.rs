@@ -330,6 +330,30 @@ fn a_client_that_trickles_is_cut_off() {
 }
 
 #[test]
+fn a_body_that_never_comes_is_given_up() {
+    let cluster = Cluster::start();
+    let start = Instant::now();
+    let streams = both(&cluster).map(|(_, node)| {
+        let mut stream = connect(node.port).unwrap();
+        stream.write_all(b"PUT /kv/A HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\nhalf").unwrap();
+        stream
+    });
+    for stream in streams {
+        match common::http::read_reply(&mut std::io::BufReader::new(stream), false) {
+            Ok(reply) => {
+                assert!(matches!(reply.word().as_str(), "too_slow"), "{} {}", reply.status, reply.text())
+            }
+            Err(error) => assert!(
+                !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
+                "still waiting after {:?}",
+                start.elapsed()
+            ),
+        }
+    }
+    unharmed(&cluster);
+}
+
+#[test]
 fn a_pipeline_of_good_and_bad_is_answered_in_order() {
     let cluster = Cluster::start();
     let port = cluster.worker.port;

@@ -95,6 +95,30 @@ fn a_worker_that_is_killed_while_it_starts_has_everything_too() {
     }
 }
 
+#[test]
+fn a_key_that_was_seen_expired_stays_away_after_a_kill() {
+    let mut cluster = Cluster::start();
+    for round in 0..4 {
+        let paths = [format!("/kv/short{round}?ttl=1s"), format!("/kv/long{round}?ttl=1h")];
+        for path in &paths {
+            cluster.worker.ask("PUT", path, &[], Some(b"x")).is(201);
+        }
+        let short = format!("/kv/short{round}");
+        if round % 2 == 0 {
+            until("it expires", || (cluster.worker.get(&short).status == 404).then_some(()));
+        }
+        cluster.worker.kill();
+        let boot_id = format!("boot {}", round / 2);
+        cluster.worker.launch = cluster.worker.launch.clone().env("CATSTORE_BOOT_ID", &boot_id);
+        cluster.worker.restart();
+        if round % 2 == 0 {
+            cluster.worker.get(&short).is_problem(404, "not_found");
+        }
+        until("it expires", || (cluster.worker.get(&short).status == 404).then_some(()));
+        cluster.worker.get(&format!("/kv/long{round}")).is(200);
+    }
+}
+
 /// What the master says about each worker that matters for life: index to uuid and group.
 fn registrations(master: &Node) -> BTreeMap<u64, (String, u64)> {
     let status: Value = master.get("/master").is(200).json();

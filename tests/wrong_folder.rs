@@ -46,6 +46,8 @@ fn a_folder_that_is_in_use() {
         assert!(matches!(outcome.code, 4 | 5), "exit {}: {}", outcome.code, outcome.err);
         assert!(outcome.err.contains("use"), "{}", outcome.err);
         assert!(outcome.err.contains(&node.data.display().to_string()), "{}", outcome.err);
+        let id = cluster.master.get("/master").json()["cluster"].as_str().unwrap().to_owned();
+        assert!(role == "worker" || outcome.err.contains(&id), "which cluster runs there? {}", outcome.err);
     }
     assert_eq!(cluster.master.value("A").as_deref(), Some(b"happy".as_slice()));
 }

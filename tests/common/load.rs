@@ -50,7 +50,7 @@ pub struct Writer {
     largest: u64,
     /// How many requests were acknowledged.
     pub done: u64,
-    /// When each request was sent whole, and how it ended, of the last run.
+    /// When each request of the last run began to be sent, and how it ended.
     pub endings: Vec<(Instant, Ending)>,
 }
 
@@ -73,8 +73,9 @@ impl Writer {
         let mut session = Session::new(self.port);
         self.endings.clear();
         while !stop.load(Ordering::Relaxed) {
+            let start = Instant::now();
             let ending = self.step(&mut session);
-            self.endings.push((Instant::now(), ending));
+            self.endings.push((start, ending));
             match ending {
                 Ending::Done => {
                     self.done += 1;

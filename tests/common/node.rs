@@ -192,6 +192,13 @@ impl Launch {
         self
     }
 
+    /// The launch on another port.
+    pub fn port(mut self, port: u16) -> Launch {
+        self.words[1] = port.to_string();
+        self.port = port;
+        self
+    }
+
     /// The launch from another current folder.
     pub fn here(mut self, here: &Path) -> Launch {
         self.here = here.to_path_buf();

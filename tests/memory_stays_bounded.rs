@@ -1,0 +1,92 @@
+//! "A burst of large values ate the machine." Under any load memory is bounded: what does not fit is refused with
+//! `overloaded`, and nothing acknowledged gets lost over it.
+
+mod common;
+
+use common::http::{connect, read_reply, request};
+use common::node::kv;
+use common::{Cluster, Node, Session, encode};
+use std::io::{BufReader, Write};
+
+const LARGE: usize = 8 << 20;
+/// Less than what all the requests of a burst carry together.
+const BOUND: u64 = 700 << 20;
+
+/// The most memory that a node ever had resident, in bytes.
+fn peak(node: &Node) -> u64 {
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("the state of a process");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("VmHWM");
+    let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
+    kibibytes * 1024
+}
+
+/// A hundred puts of 8 MiB at once through `node`.
+fn burst(cluster: &Cluster, node: &Node, name: &str) {
+    let port = node.port;
+    let threads: Vec<_> = (0..100)
+        .map(|number: usize| {
+            let path = kv(format!("{name} {number}"));
+            std::thread::spawn(move || {
+                let value = vec![number as u8; LARGE];
+                Session::new(port).send("PUT", &path, &[], Some(&value)).ok()
+            })
+        })
+        .collect();
+    let replies: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let mut stored = 0;
+    let mut session = Session::new(cluster.worker.port);
+    for (number, reply) in replies.into_iter().enumerate() {
+        // A node may cut off a body that it refuses; then nobody knows from the outside.
+        let Some(reply) = reply else { continue };
+        match reply.status {
+            201 => {
+                let found = session
+                    .ask("GET", &format!("/kv/{}", encode(format!("{name} {number}"))), &[], None)
+                    .is(200);
+                assert!(found.body == vec![number as u8; LARGE], "value {number} came back changed");
+                stored += 1;
+            }
+            503 => drop(reply.is_problem(503, "overloaded")),
+            504 => drop(reply.is_problem(504, "unknown_outcome")),
+            status => panic!("{status}: {}", reply.text()),
+        }
+    }
+    println!("{name}: {stored} of 100 stored, peak {} MiB", peak(node) >> 20);
+    assert!(stored > 0);
+    node.get("/health").is(200);
+}
+
+#[test]
+fn a_burst_of_large_values() {
+    let cluster = Cluster::start();
+    burst(&cluster, &cluster.worker, "at the owner");
+    assert!(peak(&cluster.worker) < BOUND, "the worker had {} MiB", peak(&cluster.worker) >> 20);
+    burst(&cluster, &cluster.master, "forwarded");
+    assert!(peak(&cluster.master) < BOUND, "the master had {} MiB", peak(&cluster.master) >> 20);
+    assert!(peak(&cluster.worker) < BOUND, "the worker had {} MiB", peak(&cluster.worker) >> 20);
+}
+
+#[test]
+fn readers_that_do_not_read() {
+    let cluster = Cluster::start();
+    cluster.worker.put("large", vec![b'x'; LARGE]);
+    for node in [&cluster.worker, &cluster.master] {
+        let mut lazy: Vec<_> = (0..150)
+            .map(|_| {
+                let mut stream = connect(node.port).unwrap();
+                stream.write_all(&request(node.port, "GET", "/kv/large", &[], None)).unwrap();
+                stream
+            })
+            .collect();
+        for number in 0..20 {
+            node.get("/health").is(200);
+            node.put("busy", number.to_string());
+        }
+        println!("peak {} MiB with 150 readers of 8 MiB that do not read", peak(node) >> 20);
+        assert!(peak(node) < BOUND, "{} MiB", peak(node) >> 20);
+        // One that only was slow to begin gets it all, or a clean refusal.
+        let reply = read_reply(&mut BufReader::new(lazy.pop().unwrap()), false).unwrap();
+        assert!(reply.status == 503 || reply.body.len() == LARGE, "{}", reply.status);
+    }
+}
