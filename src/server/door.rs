@@ -164,6 +164,9 @@ impl Door {
         action: Action,
     ) -> Result<HttpResponse> {
         let asked = Asked { request };
+        if action.is_data() {
+            self.site.check_open()?;
+        }
         match action {
             Action::Get { key, .. } => values::get_there(self, &asked, &key).await,
             Action::Put { key, style, value, ttl } => {
