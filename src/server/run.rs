@@ -33,10 +33,13 @@ const BACKLOG: u32 = 4096;
 const CONNECTIONS: usize = 50_000;
 
 /// A server that runs.
-struct Serving {
-    handle: ServerHandle,
-    port: u16,
-    thread: JoinHandle<()>,
+pub(crate) struct Serving {
+    /// Stops it.
+    pub(crate) handle: ServerHandle,
+    /// The port that it got.
+    pub(crate) port: u16,
+    /// The thread that ends with it.
+    pub(crate) thread: JoinHandle<()>,
 }
 
 /// Runs a node until it is told to stop. `start` gets the port and returns the ready line.
@@ -129,7 +132,7 @@ fn wait(thread: &JoinHandle<()>, deadline: Instant) -> bool {
 }
 
 /// Binds the port and serves on threads of their own.
-fn serve(options: &NodeOptions, site: &Arc<Site>) -> Result<Serving> {
+pub(crate) fn serve(options: &NodeOptions, site: &Arc<Site>) -> Result<Serving> {
     let (up, bound) = sync_channel(1);
     let thread = spawn("http", {
         let (options, site) = (options.clone(), Arc::clone(site));
@@ -164,7 +167,7 @@ fn serve_here(options: &NodeOptions, site: &Arc<Site>, up: &SyncSender<io::Resul
             .max_connections(CONNECTIONS)
             .keep_alive(Duration::from_secs(75))
             .client_request_timeout(Duration::from_secs(5))
-            .client_disconnect_timeout(Duration::from_secs(3))
+            .client_disconnect_timeout(Duration::from_secs(2))
             .shutdown_timeout(DRAIN)
             .disable_signals()
             .bind((host, options.port));
