@@ -19,6 +19,7 @@ use actix_web::{App, HttpServer};
 use std::io::{self, Write};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ use std::time::{Duration, Instant};
 const DRAIN: u64 = 3;
 /// When the whole process should be gone after a signal.
 const STOP: Duration = Duration::from_millis(4800);
+/// Before connections are closed, their next answers say so for at most this long, and until none is under way.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// How often the main thread looks after the replica.
 const LOOK: Duration = Duration::from_millis(100);
 const BACKLOG: u32 = 4096;
@@ -101,6 +104,7 @@ fn announce(line: &str) {
 fn stop(site: &Arc<Site>, serving: Serving) {
     let deadline = Instant::now() + STOP;
     site.stopping.send_replace(true);
+    say_farewell(site);
     // The command is sent by the call; what it returns only waits, and the thread below is waited for anyway.
     drop(serving.handle.stop(true));
     wait(&serving.thread, deadline - Duration::from_millis(1200));
@@ -118,6 +122,18 @@ fn stop(site: &Arc<Site>, serving: Serving) {
             }
         }
         Err(error) => log::warn!("{error}"),
+    }
+}
+
+/// Lets every client that is in the middle of a conversation hear `Connection: close` with its next answer, so that
+/// none of them sends a request into a connection that is being closed.
+fn say_farewell(site: &Site) {
+    let deadline = Instant::now() + FAREWELL;
+    let mut quiet = 0;
+    while quiet < 5 && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+        let under_way = site.metrics.in_flight.load(Ordering::Relaxed);
+        quiet = if under_way == 0 { quiet + 1 } else { 0 };
     }
 }
 
