@@ -11,11 +11,22 @@ use crate::cluster::view::WorkerFacts;
 use crate::error::{Error, Kind, Result};
 use actix_web::HttpResponse;
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The version of catstore that this is.
 pub(crate) const SOFTWARE: &str = env!("CARGO_PKG_VERSION");
+
+/// The answer of `/worker`: the worker's facts, and how it gets on with its masters.
+#[derive(Serialize)]
+struct Described<'a> {
+    #[serde(flatten)]
+    facts: WorkerFacts,
+    failure: Option<String>,
+    masters: &'a [String],
+    heartbeat: serde_json::Value,
+}
 
 /// Opens the worker if it was closed, and describes it.
 pub(crate) async fn worker(door: &Door, index: Option<u32>) -> Result<HttpResponse> {
@@ -36,13 +47,12 @@ pub(crate) async fn worker(door: &Door, index: Option<u32>) -> Result<HttpRespon
         Err(error) if matches!(error.kind(), Kind::Closed) => return Err(error),
         Err(error) => log::debug!("/worker: {error}"),
     }
-    let mut document = serde_json::to_value(worker_facts(&door.site, worker))
-        .map_err(|error| Error::new(Kind::Failed, "the facts cannot be written as JSON").cause(error))?;
-    if let Some(map) = document.as_object_mut() {
-        map.insert("failure".into(), worker.node.obstacle().map(|error| error.to_string()).into());
-        map.insert("masters".into(), worker.masters.clone().into());
-        map.insert("heartbeat".into(), worker.beat.describe());
-    }
+    let document = Described {
+        facts: worker_facts(&door.site, worker),
+        failure: worker.node.obstacle().map(|error| error.to_string()),
+        masters: &worker.masters,
+        heartbeat: worker.beat.describe(),
+    };
     Ok(respond::json(&document, true))
 }
 
