@@ -27,7 +27,7 @@ impl Client {
         let mut worst: Option<Failure> = None;
         for seed in &self.seeds {
             match self.ask(seed, end) {
-                Ok(view) => return Ok(self.learn(view, true)),
+                Ok(view) => return Ok(self.learn(view, seed, true)),
                 Err(failure) => {
                     log::debug!("{seed}: {}", failure.error);
                     // An answer says more than silence.
@@ -46,8 +46,7 @@ impl Client {
                             "{} does not answer; {node} is of the same cluster",
                             self.seeds.join(", ")
                         );
-                        self.routes().extra = self.seeds.iter().chain(&remembered.nodes).cloned().collect();
-                        return Ok(self.learn(view, false));
+                        return Ok(self.learn(view, node, false));
                     }
                     Ok(view) => log::debug!("{node} belongs to another cluster now: {}", view.cluster),
                     Err(failure) => log::debug!("{node}: {}", failure.error),
@@ -66,7 +65,7 @@ impl Client {
         let (known, mut nodes) = {
             let routes = self.routes();
             let mut nodes = routes.view.as_deref().map(routes::nodes).unwrap_or_default();
-            nodes.extend(routes.extra.iter().cloned());
+            nodes.extend(routes.extra.iter().chain(&self.seeds).cloned());
             (routes.view.clone(), nodes)
         };
         let mut seen = std::collections::HashSet::new();
@@ -77,7 +76,7 @@ impl Client {
             }
             match self.ask(node, end) {
                 Ok(view) if known.as_ref().is_none_or(|known| known.cluster == view.cluster) => {
-                    self.learn(view, true);
+                    self.learn(view, node, true);
                     return;
                 }
                 Ok(view) => log::debug!("{node} belongs to another cluster: {}", view.cluster),
@@ -86,14 +85,14 @@ impl Client {
         }
     }
 
-    /// Takes a view unless a newer one is known, and remembers its nodes.
-    fn learn(&self, view: ClusterView, remember: bool) -> Arc<ClusterView> {
+    /// Takes a view that `node` gave, unless a newer one is known, and remembers its nodes.
+    fn learn(&self, view: ClusterView, node: &str, remember: bool) -> Arc<ClusterView> {
         let view = {
             let mut routes = self.routes();
-            match &routes.view {
-                Some(known) if known.epoch > view.epoch => return known.clone(),
-                _ => {}
+            if let Some(known) = routes.view.as_ref().filter(|known| known.epoch > view.epoch) {
+                return known.clone();
             }
+            routes.extra = vec![node.to_owned()];
             let view = Arc::new(view);
             routes.view = Some(view.clone());
             view

@@ -64,7 +64,8 @@ pub struct Client {
 #[derive(Default)]
 struct Routes {
     view: Option<Arc<ClusterView>>,
-    /// Addresses that may help where the view's do not: seeds, remembered nodes.
+    /// The address that led to the view: it may help where the view's addresses do not. Other seeds are not asked
+    /// for keys before they have named this cluster as theirs.
     extra: Vec<String>,
 }
 
@@ -112,8 +113,8 @@ impl Builder {
             return Err(Error::new(Kind::Usage, "the token is empty or not of visible ASCII characters"));
         }
         let memory = self.memory.map(|folder| memory::file(&folder, &seeds));
-        let routes = Mutex::new(Routes { view: None, extra: seeds.clone() });
-        Ok(Client { wire: Wire::new(self.token), seeds, deadline: self.deadline, memory, routes })
+        let wire = Wire::new(self.token);
+        Ok(Client { wire, seeds, deadline: self.deadline, memory, routes: Mutex::default() })
     }
 }
 
