@@ -41,7 +41,7 @@ fn fail(error: &Error, json: bool) -> ExitCode {
 
 /// Nodes say what they do, with times; client commands only warn, in one line each.
 fn start_log(is_node: bool) {
-    let filter = if is_node { "info" } else { "warn" };
+    let filter = if is_node { "warn,catstore=info" } else { "warn" };
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter));
     if !is_node {
         builder.format(|out, record| writeln!(out, "catstore: {}", record.args()));

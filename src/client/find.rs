@@ -38,14 +38,14 @@ impl Client {
                 }
             }
         }
+        let mut others = 0;
+        let mut asked = self.seeds.join(", ");
         if let Some(remembered) = self.memory.as_deref().and_then(memory::read) {
             for node in remembered.nodes.iter().filter(|node| !self.seeds.contains(node)) {
+                others += 1;
                 match self.ask(node, end) {
                     Ok(view) if view.cluster == remembered.cluster => {
-                        log::info!(
-                            "{} does not answer; {node} is of the same cluster",
-                            self.seeds.join(", ")
-                        );
+                        log::info!("{asked} does not answer; {node} is of the same cluster");
                         return Ok(self.learn(view, node, false));
                     }
                     Ok(view) => log::debug!("{node} belongs to another cluster now: {}", view.cluster),
@@ -53,9 +53,12 @@ impl Client {
                 }
             }
         }
+        if others > 0 {
+            asked = format!("{asked}, nor at {others} that it named before");
+        }
         Err(match worst {
             Some(failure) if failure.outcome != Outcome::NotSent => failure.error,
-            _ => Error::new(Kind::Unreachable, format!("no node answers at {}", self.seeds.join(", ")))
+            _ => Error::new(Kind::Unreachable, format!("no node answers at {asked}"))
                 .hint("start a master with `catstore master 3000`, or name a node with --master ADDR"),
         })
     }

@@ -34,7 +34,7 @@ pub use values::{Condition, Facts, GetOptions, ListOptions, PutOptions, Stored, 
 
 use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
-use decide::{Next, Situation, decide};
+use decide::{Next, Situation, decide, patience};
 use routes::{Candidates, Target, candidates};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -252,9 +252,11 @@ impl Journey {
     /// Says once that the request waits, and why.
     fn report(&mut self, error: &Error) {
         let now = Instant::now();
-        if !self.reported && now.saturating_duration_since(self.start) >= SILENCE {
+        let elapsed = now.saturating_duration_since(self.start);
+        if !self.reported && elapsed >= SILENCE {
             self.reported = true;
-            let left = self.end.saturating_duration_since(now).as_secs();
+            let left = self.end.saturating_duration_since(now);
+            let left = patience(error.kind(), elapsed, left).as_secs_f64().ceil();
             log::warn!("{}; trying again for up to {left} s", error.detail());
         }
     }
