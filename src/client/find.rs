@@ -24,19 +24,21 @@ impl Client {
 
     /// Asks the seeds, then the remembered nodes.
     fn find(&self, end: Instant) -> Result<Arc<ClusterView>> {
-        let mut worst: Option<Failure> = None;
+        let mut silent: Option<Failure> = None;
+        let mut refused: Option<Failure> = None;
         for seed in &self.seeds {
             match self.ask(seed, end) {
                 Ok(view) => return Ok(self.learn(view, seed, true)),
                 Err(failure) => {
                     log::debug!("{seed}: {}", failure.error);
-                    // An answer says more than silence.
-                    let tells_more = !matches!(failure.outcome, Outcome::NotSent | Outcome::Broken);
-                    if tells_more || worst.is_none() {
-                        worst = Some(failure);
-                    }
+                    let is_silent = matches!(failure.outcome, Outcome::NotSent | Outcome::Broken);
+                    if is_silent { silent = Some(failure) } else { refused = Some(failure) }
                 }
             }
+        }
+        // Somebody lives there, who may be of another cluster than the one that was remembered.
+        if let Some(failure) = refused {
+            return Err(failure.error);
         }
         let mut others = 0;
         let mut asked = self.seeds.join(", ");
@@ -56,7 +58,7 @@ impl Client {
         if others > 0 {
             asked = format!("{asked}, nor at {others} that it named before");
         }
-        Err(match worst {
+        Err(match silent {
             Some(failure) if failure.outcome != Outcome::NotSent => failure.error,
             _ => Error::new(Kind::Unreachable, format!("no node answers at {asked}"))
                 .hint("start a master with `catstore master 3000`, or name a node with --master ADDR"),

@@ -389,6 +389,18 @@ fn remembered_nodes_help_when_the_seed_is_gone() {
 }
 
 #[test]
+fn a_seed_that_refuses_is_not_gone_around_by_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = alone(|_| answer("200 OK", STORED, ""));
+    let seed = Fake::start(|_| problem("401 Unauthorized", Kind::Unauthorized, ""));
+    let memory = super::memory::Memory { cluster: "c".into(), nodes: vec![worker.address.clone()] };
+    super::memory::write(&super::memory::file(folder.path(), std::slice::from_ref(&seed.address)), &memory);
+    let builder = Client::builder(vec![seed.address.clone()]).memory(Some(folder.path().to_owned()));
+    assert_eq!(put(&builder.build().unwrap()), Err(Kind::Unauthorized));
+    assert!(worker.seen().is_empty());
+}
+
+#[test]
 fn a_master_that_is_closed_is_not_opened_by_asking() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
