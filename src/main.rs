@@ -41,8 +41,7 @@ fn fail(error: &Error, json: bool) -> ExitCode {
 
 /// Nodes say what they do, with times; client commands only warn, in one line each.
 fn start_log(is_node: bool) {
-    // A library's remark about the torn tail that every kill leaves is no news to whoever runs a node.
-    let filter = if is_node { "info,actix_server=warn,raft_engine=error" } else { "warn" };
+    let filter = if is_node { "warn,catstore=info" } else { "warn" };
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter));
     if !is_node {
         builder.format(|out, record| writeln!(out, "catstore: {}", record.args()));
