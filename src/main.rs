@@ -41,7 +41,8 @@ fn fail(error: &Error, json: bool) -> ExitCode {
 
 /// Nodes say what they do, with times; client commands only warn, in one line each.
 fn start_log(is_node: bool) {
-    let filter = if is_node { "warn,catstore=info" } else { "warn" };
+    // What raft-engine warns of is the torn tail that every kill leaves: no news to whoever runs a node.
+    let filter = if is_node { "warn,catstore=info,raft_engine=error" } else { "warn" };
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter));
     if !is_node {
         builder.format(|out, record| writeln!(out, "catstore: {}", record.args()));

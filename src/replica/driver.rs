@@ -118,6 +118,11 @@ impl<M: Machine, S> Inbox<M, S> {
         Ok(receiver)
     }
 
+    /// What the thread shares.
+    pub fn shared(&self) -> &Arc<Shared<M>> {
+        &self.shared
+    }
+
     /// Lets the thread finish what was accepted before this call and end; waits for what it gives back.
     pub fn close(&self, patience: Duration) -> Result<S> {
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -180,7 +185,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub fn start<M, L, G>(
     member: Member<M, L, G>,
     free_bytes: Box<dyn Fn() -> Option<u64> + Send>,
-) -> Result<(Inbox<M, (L, G)>, Arc<Shared<M>>)>
+) -> Result<Inbox<M, (L, G)>>
 where
     M: Machine,
     L: RaftLog + 'static,
@@ -209,7 +214,7 @@ where
         .name("replica".into())
         .spawn(move || driver.live())
         .map_err(|error| Error::new(Kind::System, "the replica thread does not start").cause(error))?;
-    Ok((Inbox { sender, shared: shared.clone() }, shared))
+    Ok(Inbox { sender, shared })
 }
 
 struct Driver<M: Machine, L: RaftLog, G: Generations> {

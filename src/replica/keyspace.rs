@@ -237,7 +237,7 @@ impl Keyspace {
 
     /// The slot of the command's keys if the group owns it; a slot of its own for commands without keys.
     fn one_owned_slot(&self, command: &Command) -> Option<u16> {
-        let mut slots = keys_of(command).map(|key| slot(key));
+        let mut slots = keys_of(command).map(slot);
         let Some(first) = slots.next() else { return Some(NO_SLOT) };
         (self.slots.owner(first).is_some() && slots.all(|other| other == first)).then_some(first)
     }
