@@ -16,6 +16,8 @@
 #[cfg(test)]
 mod damage_test;
 pub mod doubles;
+#[cfg(test)]
+mod failure_test;
 mod files;
 pub mod folder;
 pub mod generation;

@@ -9,7 +9,6 @@ use super::log::{LogWrite, RaftLog};
 use super::raft_engine::{EngineLog, MAX_ENTRY};
 use super::state::{Batch, Generations, State};
 use crate::error::Kind;
-use ::raft_engine::ReadableSize;
 use raft::eraftpb::{ConfState, Entry, HardState};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -42,8 +41,10 @@ fn all(log: &dyn RaftLog) -> Vec<Entry> {
     all
 }
 
+type Session<'a> = &'a dyn Fn(&mut dyn RaftLog);
+
 /// Runs each session on a log that is closed and opened again in between, first on raft-engine, then on the double.
-fn both_logs(sessions: &[&dyn Fn(&mut dyn RaftLog)]) {
+fn both_logs(sessions: &[Session<'_>]) {
     let folder = tempfile::tempdir().unwrap();
     for session in sessions {
         session(&mut EngineLog::open(folder.path()).unwrap());
@@ -249,27 +250,82 @@ fn a_torn_tail_is_cut_off_and_what_was_before_stays() {
     }
 }
 
+#[test]
+fn damage_in_a_log_of_many_files_is_an_error_or_a_shorter_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, bad) = (folder.path().join("good"), folder.path().join("bad"));
+    std::fs::create_dir(&good).unwrap();
+    let mut log = EngineLog::open_sized(&good, 512, 4096).unwrap();
+    for index in 1..=60 {
+        append(&mut log, entries(index..index + 1, index / 20), true);
+    }
+    log.close().unwrap();
+    let files: Vec<_> = std::fs::read_dir(&good).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(files.len() > 4, "{files:?}");
+    let mut random = Random::new(3);
+    let (mut errors, mut shorter) = (0, 0);
+    for round in 0..300 {
+        let _ = std::fs::remove_dir_all(&bad);
+        std::fs::create_dir(&bad).unwrap();
+        for name in &files {
+            std::fs::copy(good.join(name), bad.join(name)).unwrap();
+        }
+        let file = bad.join(&files[round % files.len()]);
+        let mut bytes = std::fs::read(&file).unwrap();
+        if bytes.is_empty() {
+            continue;
+        }
+        let position = random.up_to(bytes.len() - 1);
+        if round % 7 == 0 {
+            bytes.truncate(position)
+        } else {
+            bytes[position] ^= 1 << random.up_to(7)
+        }
+        std::fs::write(&file, &bytes).unwrap();
+        match EngineLog::open_sized(&bad, 512, 4096) {
+            Ok(log) => {
+                let (first, last) = (log.truncated().0 + 1, log.last_index());
+                let expected: Vec<_> =
+                    (first..=last).flat_map(|index| entries(index..index + 1, index / 20)).collect();
+                assert_eq!(all(&log), expected);
+                shorter += u32::from(last < 60);
+                assert_eq!(first, 1);
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Damaged, "{error}");
+                assert!(error.detail().contains(bad.to_str().unwrap()), "{error}");
+                errors += 1;
+            }
+        }
+    }
+    assert!(errors > 50, "{errors} errors, {shorter} shorter");
+}
+
 /// A random walk over both logs, which must agree with each other at every step.
 #[test]
 fn both_logs_walk_alike() {
-    for seed in 0..20 {
+    let mut rewritten = 0;
+    // With seeds 77, 79 and 87 raft-engine brings back entries that a reset has forgotten.
+    for seed in [0, 1, 2, 3, 77, 79, 87] {
         let mut random = Random::new(seed);
         // Tiny files make raft-engine rewrite and purge all the time.
         let file = 256 << random.up_to(4);
-        let open = |path| EngineLog::open_sized(path, ReadableSize(file), ReadableSize(4 * file)).unwrap();
+        let open = |path| EngineLog::open_sized(path, file, 4 * file).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::new(seed, ConfState::default(), &Batch::default());
         let mut engine = open(folder.path());
         let mut memory = disk.open(false).0;
-        for step in 0..150u64 {
+        for step in 0..300u64 {
             let (first, last) = (memory.truncated().0, memory.last_index());
             let some = first + random.up_to((last - first) as usize) as u64;
             match random.up_to(9) {
                 0 => {
-                    engine.cut(some).unwrap();
-                    memory.cut(some).unwrap();
+                    // Small cuts leave entries in old files, which raft-engine rewrites to free them.
+                    let index = if seed % 2 == 0 { some } else { last.min(first + 2) };
+                    engine.cut(index).unwrap();
+                    memory.cut(index).unwrap();
                 }
-                1 if random.up_to(3) == 0 => {
+                1 if random.up_to(9) == 0 => {
                     let index = first + random.up_to((last - first) as usize + 5) as u64;
                     engine.reset(index, step + 1).unwrap();
                     memory.reset(index, step + 1).unwrap();
@@ -302,7 +358,14 @@ fn both_logs_walk_alike() {
                 );
             }
         }
+        rewritten += std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_name().to_str().unwrap().ends_with(".rewrite"))
+            .map(|entry| entry.metadata().unwrap().len())
+            .sum::<u64>();
     }
+    assert!(rewritten > 2_000, "only {rewritten} bytes were rewritten");
 }
 
 fn rows(pairs: &[(&str, Option<&str>)]) -> Batch {
