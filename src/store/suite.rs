@@ -627,3 +627,66 @@ fn stores_may_be_used_by_any_thread() {
     shared(&state);
     let _ = (Folder::open, Role::Worker, Sizes { cache: 0 });
 }
+
+/// One life after another of a lone member on a double: each entry is synced to the log, then applied unsynced; now
+/// and then the state is flushed and the log cut. Returns whether every acknowledged entry was there after each crash.
+fn survives_crashes(seed: u64, trust_logs: bool) -> bool {
+    let mut random = Random::new(seed);
+    let mut first = Batch::default();
+    first.put(keys::COUNTERS_ROW.to_vec(), [0; 16].to_vec());
+    let disk = Disk::new(seed, ConfState::default(), &first);
+    disk.trust_logs(trust_logs);
+    let (mut acknowledged, mut power_lost) = (0, false);
+    for _ in 0..6 {
+        let (mut log, generations) = disk.open(power_lost);
+        let state = generations.live();
+        let row = |index: u64| keys::record(format!("{:02}", index % 20).as_bytes());
+        let apply = |index: u64| {
+            let mut effect = Batch::default();
+            effect.put(row(index), index.to_le_bytes().to_vec());
+            effect.put(keys::COUNTERS_ROW.to_vec(), [index.to_le_bytes(), 1u64.to_le_bytes()].concat());
+            state.write(&effect)
+        };
+        let counters = state.get(&keys::COUNTERS_ROW).unwrap().unwrap();
+        let applied = keys::applied_of(&counters).unwrap().0;
+        let last = log.last_index();
+        if last < acknowledged || applied > last || applied < log.truncated().0 {
+            return false;
+        }
+        (applied + 1..=last).for_each(|index| apply(index).unwrap());
+        acknowledged = last;
+        for index in (last + 1).saturating_sub(20).max(1)..=last {
+            if state.get(&row(index)).unwrap() != Some(index.to_le_bytes().to_vec()) {
+                return false;
+            }
+        }
+        disk.crash_at(1 + random.up_to(60) as u64);
+        let mut live = || -> crate::error::Result<()> {
+            loop {
+                let index = acknowledged + 1;
+                log.write(LogWrite {
+                    entries: entries(index..index + 1, 1),
+                    sync: true,
+                    ..LogWrite::default()
+                })?;
+                apply(index)?;
+                acknowledged = index;
+                if random.up_to(9) == 0 {
+                    state.flush()?;
+                    log.cut(index)?;
+                }
+            }
+        };
+        live().unwrap_err();
+        power_lost = random.up_to(1) == 0;
+        if power_lost { disk.crash(random.draw()) } else { disk.kill() }
+    }
+    true
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_on_the_doubles_and_the_planted_bug_is_found() {
+    assert_eq!((0..1000).find(|seed| !survives_crashes(*seed, false)), None, "a seed that loses something");
+    let found = (0..1000).filter(|seed| !survives_crashes(*seed, true)).count();
+    assert!(found > 100, "only {found} seeds found the bug");
+}
