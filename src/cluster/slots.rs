@@ -72,7 +72,11 @@ impl SlotTable {
 
     /// How many slots `group` owns.
     pub fn count(&self, group: u32) -> u16 {
-        self.ranges.iter().filter(|range| range.group == group).map(|range| range.last - range.first + 1).sum()
+        self.ranges
+            .iter()
+            .filter(|range| range.group == group)
+            .map(|range| range.last - range.first + 1)
+            .sum()
     }
 
     /// Proves that no slot has two owners and that the ranges are well formed; says what is wrong otherwise.
@@ -80,7 +84,10 @@ impl SlotTable {
         let mut next = 0u32;
         for range in &self.ranges {
             if u32::from(range.first) < next || range.last < range.first || range.last >= SLOTS {
-                return Err(format!("slots {}..={} of group {} overlap or are out of range", range.first, range.last, range.group));
+                return Err(format!(
+                    "slots {}..={} of group {} overlap or are out of range",
+                    range.first, range.last, range.group
+                ));
             }
             next = u32::from(range.last) + 1;
         }
