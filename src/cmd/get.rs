@@ -65,12 +65,13 @@ pub fn absent(key: &[u8]) -> Error {
 }
 
 /// Writes beside the file and renames at the end, so that the file is the old value or the new one, never a part. A
-/// link is followed; what is no regular file (a pipe, `/dev/null`) is written to as it is, and stays.
+/// link is followed; what is no regular file (a pipe, `/dev/null`), or may be open elsewhere under another name
+/// (`/dev/stdout`), is written to as it is, and stays.
 fn to_file(client: &Client, key: &[u8], options: GetOptions, path: &Path) -> Result<()> {
     let wrong =
         |error| Error::new(Kind::System, format!("{} cannot be written", path.display())).cause(error);
     let there = std::fs::metadata(path).ok();
-    if let Some(there) = there.as_ref().filter(|there| !there.is_file()) {
+    if let Some(there) = there.as_ref().filter(|there| !there.is_file() || path.starts_with("/dev")) {
         if there.is_dir() {
             return Err(
                 Error::new(Kind::Usage, format!("{} is a folder", path.display())).hint("name a file")
