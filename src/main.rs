@@ -22,8 +22,13 @@ fn main() -> ExitCode {
     let json = cli.wants_json();
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, json),
+        Err(error) => fail(&of_catstore(error), json),
     }
+}
+
+/// The error of ours that is the root of what a command gives up with; anything else is the system's.
+fn of_catstore(error: anyhow::Error) -> Error {
+    error.downcast::<Error>().unwrap_or_else(|other| Error::new(Kind::System, format!("{other:#}")))
 }
 
 /// Tells the error and turns it into an exit code.
@@ -62,6 +67,7 @@ fn exit_code(kind: Kind) -> u8 {
         | Kind::ValueTooLarge
         | Kind::TooLarge
         | Kind::CrossSlot
+        | Kind::OutOfRange
         | Kind::Usage => 2,
         Kind::TooSlow
         | Kind::NoWorker

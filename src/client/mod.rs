@@ -1,8 +1,8 @@
 //! The client: finds a cluster, learns who owns which key, goes there, and repeats what may be repeated.
 //!
-//! The way of a request: [`Client`] asks the seeds for `GET /cluster` once ([`find`]), and from then on [`routes`]
-//! orders the nodes for each request: the owner of the slot first, then whoever forwards. [`wire`] makes one attempt
-//! at one node. If it fails, [`decide`] says what follows: another node, new routes, a pause, or the end. The nodes of
+//! The way of a request: [`Client`] asks the seeds for `GET /cluster` once (`find`), and from then on `routes`
+//! orders the nodes for each request: the owner of the slot first, then whoever forwards. `wire` makes one attempt
+//! at one node. If it fails, `decide` says what follows: another node, new routes, a pause, or the end. The nodes of
 //! the cluster are kept in the user's cache folder ([`memory`]), for the day on which no seed answers.
 //!
 //! Invariants: a write whose outcome is unknown is never sent again, it ends as `unknown_outcome`; what was certainly

@@ -1,6 +1,6 @@
 //! The workers' machine: keys with versions, conditions, time to live, request ids, and the group's own slots.
 //!
-//! Every command reads the rows as the commands before it in the same entry left them ([`Changes`]), so that an
+//! Every command reads the rows as the commands before it in the same entry left them (`Changes`), so that an
 //! entry of a thousand commands does what a thousand entries would. What is counted (keys, bytes, records that
 //! expire, remembered requests) is counted in the same batch that changes it.
 

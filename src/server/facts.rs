@@ -4,6 +4,7 @@
 use super::door::Door;
 use super::many::blocking;
 use super::metrics::Gauges;
+use super::node::Mode;
 use super::respond;
 use super::site::{Member, Site};
 use super::worker::Worker;
@@ -75,6 +76,9 @@ pub(crate) async fn master(door: &Door) -> Result<HttpResponse> {
         Ok(false) => {}
         Err(error) if matches!(error.kind(), Kind::Closed) => return Err(error),
         Err(error) => log::debug!("/master: {error}"),
+    }
+    if let Mode::Starting = &*master.node.mode() {
+        return Err(master.node.refusal(&Mode::Starting));
     }
     Ok(respond::json(&master.status(&door.site), true))
 }
