@@ -5,9 +5,9 @@
 //! The argument names any node of a running cluster (`catstore demo` starts one). Its keys begin with `example/`.
 
 use catstore::client::{Client, Condition, ListOptions, PutOptions};
-use catstore::error::{Kind, Result};
+use catstore::error::Kind;
 
-fn main() -> Result<()> {
+fn main() -> anyhow::Result<()> {
     let node = std::env::args().nth(1).unwrap_or_else(|| "3000".to_owned());
     // A token, for nodes that listen beyond this machine, would be the second argument.
     let client = Client::new(vec![node], None)?;
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
 
 /// Adds one to a counter. Between the read and the write somebody else may have counted; then the condition fails,
 /// nothing is written, and the loop reads again.
-fn count(client: &Client) -> Result<()> {
+fn count(client: &Client) -> anyhow::Result<()> {
     loop {
         let (number, condition) = match client.get("example/counter")? {
             Some(value) => {

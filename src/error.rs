@@ -29,6 +29,8 @@ pub enum Kind {
     TooLarge,
     /// The keys of a batch lie in more than one slot.
     CrossSlot,
+    /// The range that was asked for lies outside the value.
+    OutOfRange,
     /// The request came too slowly and was cut off.
     TooSlow,
     /// The token is missing or wrong.
@@ -80,7 +82,7 @@ pub enum Advice {
 
 impl Kind {
     /// Every kind, for tests and documentation.
-    pub const ALL: [Kind; 26] = [
+    pub const ALL: [Kind; 27] = [
         Kind::NotFound,
         Kind::ConditionFailed,
         Kind::BadRequest,
@@ -90,6 +92,7 @@ impl Kind {
         Kind::ValueTooLarge,
         Kind::TooLarge,
         Kind::CrossSlot,
+        Kind::OutOfRange,
         Kind::TooSlow,
         Kind::Unauthorized,
         Kind::Forbidden,
@@ -121,6 +124,7 @@ impl Kind {
             Kind::ValueTooLarge => "value_too_large",
             Kind::TooLarge => "too_large",
             Kind::CrossSlot => "cross_slot",
+            Kind::OutOfRange => "out_of_range",
             Kind::TooSlow => "too_slow",
             Kind::Unauthorized => "unauthorized",
             Kind::Forbidden => "forbidden",

@@ -22,8 +22,13 @@ fn main() -> ExitCode {
     let json = cli.wants_json();
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, json),
+        Err(error) => fail(&of_catstore(error), json),
     }
+}
+
+/// The error of ours that is the root of what a command gives up with; anything else is the system's.
+fn of_catstore(error: anyhow::Error) -> Error {
+    error.downcast::<Error>().unwrap_or_else(|other| Error::new(Kind::System, format!("{other:#}")))
 }
 
 /// Tells the error and turns it into an exit code.
@@ -41,8 +46,8 @@ fn fail(error: &Error, json: bool) -> ExitCode {
 
 /// Nodes say what they do, with times; client commands only warn, in one line each.
 fn start_log(is_node: bool) {
-    // A library's remark about the torn tail that every kill leaves is no news to whoever runs a node.
-    let filter = if is_node { "info,actix_server=warn,raft_engine=error" } else { "warn" };
+    // What raft-engine warns of is the torn tail that every kill leaves: no news to whoever runs a node.
+    let filter = if is_node { "warn,catstore=info,raft_engine=error" } else { "warn" };
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter));
     if !is_node {
         builder.format(|out, record| writeln!(out, "catstore: {}", record.args()));
@@ -62,6 +67,7 @@ fn exit_code(kind: Kind) -> u8 {
         | Kind::ValueTooLarge
         | Kind::TooLarge
         | Kind::CrossSlot
+        | Kind::OutOfRange
         | Kind::Usage => 2,
         Kind::TooSlow
         | Kind::NoWorker

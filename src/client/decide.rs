@@ -90,6 +90,14 @@ pub fn decide(outcome: Outcome, situation: &Situation) -> Next {
     }
 }
 
+/// How much longer a request that failed with `kind` is tried.
+pub fn patience(kind: Kind, elapsed: Duration, left: Duration) -> Duration {
+    match kind {
+        Kind::NoWorker => left.min(PATIENCE_WITHOUT_WORKER.saturating_sub(elapsed)),
+        _ => left,
+    }
+}
+
 /// A pause if it fits before the deadline, else the end.
 fn later(retry_after: Option<Duration>, situation: &Situation) -> Next {
     let pause = pause(situation.rounds, situation.jitter).max(retry_after.unwrap_or_default());
@@ -192,6 +200,15 @@ mod tests {
                 assert_eq!(decide(Outcome::Answered(kind, None), &situation), Next::GiveUp);
             }
         }
+    }
+
+    #[test]
+    fn patience_ends_with_the_deadline_at_the_latest() {
+        let seconds = Duration::from_secs;
+        assert_eq!(patience(Kind::NoMajority, seconds(1), seconds(29)), seconds(29));
+        assert_eq!(patience(Kind::NoWorker, seconds(1), seconds(29)), seconds(4));
+        assert_eq!(patience(Kind::NoWorker, seconds(1), seconds(2)), seconds(2));
+        assert_eq!(patience(Kind::NoWorker, seconds(9), seconds(2)), seconds(0));
     }
 
     #[test]

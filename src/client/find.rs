@@ -24,39 +24,43 @@ impl Client {
 
     /// Asks the seeds, then the remembered nodes.
     fn find(&self, end: Instant) -> Result<Arc<ClusterView>> {
-        let mut worst: Option<Failure> = None;
+        let mut silent: Option<Failure> = None;
+        let mut refused: Option<Failure> = None;
         for seed in &self.seeds {
             match self.ask(seed, end) {
-                Ok(view) => return Ok(self.learn(view, true)),
+                Ok(view) => return Ok(self.learn(view, seed, true)),
                 Err(failure) => {
                     log::debug!("{seed}: {}", failure.error);
-                    // An answer says more than silence.
-                    let tells_more = !matches!(failure.outcome, Outcome::NotSent | Outcome::Broken);
-                    if tells_more || worst.is_none() {
-                        worst = Some(failure);
-                    }
+                    let is_silent = matches!(failure.outcome, Outcome::NotSent | Outcome::Broken);
+                    if is_silent { silent = Some(failure) } else { refused = Some(failure) }
                 }
             }
         }
+        // Somebody lives there, who may be of another cluster than the one that was remembered.
+        if let Some(failure) = refused {
+            return Err(failure.error);
+        }
+        let mut others = 0;
+        let mut asked = self.seeds.join(", ");
         if let Some(remembered) = self.memory.as_deref().and_then(memory::read) {
             for node in remembered.nodes.iter().filter(|node| !self.seeds.contains(node)) {
+                others += 1;
                 match self.ask(node, end) {
                     Ok(view) if view.cluster == remembered.cluster => {
-                        log::info!(
-                            "{} does not answer; {node} is of the same cluster",
-                            self.seeds.join(", ")
-                        );
-                        self.routes().extra = self.seeds.iter().chain(&remembered.nodes).cloned().collect();
-                        return Ok(self.learn(view, false));
+                        log::info!("{asked} does not answer; {node} is of the same cluster");
+                        return Ok(self.learn(view, node, false));
                     }
                     Ok(view) => log::debug!("{node} belongs to another cluster now: {}", view.cluster),
                     Err(failure) => log::debug!("{node}: {}", failure.error),
                 }
             }
         }
-        Err(match worst {
+        if others > 0 {
+            asked = format!("{asked}, nor at {others} that it named before");
+        }
+        Err(match silent {
             Some(failure) if failure.outcome != Outcome::NotSent => failure.error,
-            _ => Error::new(Kind::Unreachable, format!("no node answers at {}", self.seeds.join(", ")))
+            _ => Error::new(Kind::Unreachable, format!("no node answers at {asked}"))
                 .hint("start a master with `catstore master 3000`, or name a node with --master ADDR"),
         })
     }
@@ -66,7 +70,7 @@ impl Client {
         let (known, mut nodes) = {
             let routes = self.routes();
             let mut nodes = routes.view.as_deref().map(routes::nodes).unwrap_or_default();
-            nodes.extend(routes.extra.iter().cloned());
+            nodes.extend(routes.extra.iter().chain(&self.seeds).cloned());
             (routes.view.clone(), nodes)
         };
         let mut seen = std::collections::HashSet::new();
@@ -77,7 +81,7 @@ impl Client {
             }
             match self.ask(node, end) {
                 Ok(view) if known.as_ref().is_none_or(|known| known.cluster == view.cluster) => {
-                    self.learn(view, true);
+                    self.learn(view, node, true);
                     return;
                 }
                 Ok(view) => log::debug!("{node} belongs to another cluster: {}", view.cluster),
@@ -86,14 +90,14 @@ impl Client {
         }
     }
 
-    /// Takes a view unless a newer one is known, and remembers its nodes.
-    fn learn(&self, view: ClusterView, remember: bool) -> Arc<ClusterView> {
+    /// Takes a view that `node` gave, unless a newer one is known, and remembers its nodes.
+    fn learn(&self, view: ClusterView, node: &str, remember: bool) -> Arc<ClusterView> {
         let view = {
             let mut routes = self.routes();
-            match &routes.view {
-                Some(known) if known.epoch > view.epoch => return known.clone(),
-                _ => {}
+            if let Some(known) = routes.view.as_ref().filter(|known| known.epoch > view.epoch) {
+                return known.clone();
             }
+            routes.extra = vec![node.to_owned()];
             let view = Arc::new(view);
             routes.view = Some(view.clone());
             view

@@ -1,8 +1,8 @@
 //! The client: finds a cluster, learns who owns which key, goes there, and repeats what may be repeated.
 //!
-//! The way of a request: [`Client`] asks the seeds for `GET /cluster` once ([`find`]), and from then on [`routes`]
-//! orders the nodes for each request: the owner of the slot first, then whoever forwards. [`wire`] makes one attempt
-//! at one node. If it fails, [`decide`] says what follows: another node, new routes, a pause, or the end. The nodes of
+//! The way of a request: [`Client`] asks the seeds for `GET /cluster` once (`find`), and from then on `routes`
+//! orders the nodes for each request: the owner of the slot first, then whoever forwards. `wire` makes one attempt
+//! at one node. If it fails, `decide` says what follows: another node, new routes, a pause, or the end. The nodes of
 //! the cluster are kept in the user's cache folder ([`memory`]), for the day on which no seed answers.
 //!
 //! Invariants: a write whose outcome is unknown is never sent again, it ends as `unknown_outcome`; what was certainly
@@ -34,7 +34,7 @@ pub use values::{Condition, Facts, GetOptions, ListOptions, PutOptions, Stored, 
 
 use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
-use decide::{Next, Situation, decide};
+use decide::{Next, Situation, decide, patience};
 use routes::{Candidates, Target, candidates};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -64,7 +64,8 @@ pub struct Client {
 #[derive(Default)]
 struct Routes {
     view: Option<Arc<ClusterView>>,
-    /// Addresses that may help where the view's do not: seeds, remembered nodes.
+    /// The address that led to the view: it may help where the view's addresses do not. Other seeds are not asked
+    /// for keys before they have named this cluster as theirs.
     extra: Vec<String>,
 }
 
@@ -112,8 +113,8 @@ impl Builder {
             return Err(Error::new(Kind::Usage, "the token is empty or not of visible ASCII characters"));
         }
         let memory = self.memory.map(|folder| memory::file(&folder, &seeds));
-        let routes = Mutex::new(Routes { view: None, extra: seeds.clone() });
-        Ok(Client { wire: Wire::new(self.token), seeds, deadline: self.deadline, memory, routes })
+        let wire = Wire::new(self.token);
+        Ok(Client { wire, seeds, deadline: self.deadline, memory, routes: Mutex::default() })
     }
 }
 
@@ -251,9 +252,11 @@ impl Journey {
     /// Says once that the request waits, and why.
     fn report(&mut self, error: &Error) {
         let now = Instant::now();
-        if !self.reported && now.saturating_duration_since(self.start) >= SILENCE {
+        let elapsed = now.saturating_duration_since(self.start);
+        if !self.reported && elapsed >= SILENCE {
             self.reported = true;
-            let left = self.end.saturating_duration_since(now).as_secs();
+            let left = self.end.saturating_duration_since(now);
+            let left = patience(error.kind(), elapsed, left).as_secs_f64().ceil();
             log::warn!("{}; trying again for up to {left} s", error.detail());
         }
     }

@@ -140,11 +140,13 @@ impl Client {
         self.run(&Operation { target, request: Request::new(Method::POST, path) }, |_| Ok(()))
     }
 
-    /// The cluster as a node of it sees it now.
+    /// The cluster as a node of it sees it now, masters asked first; as it was last known if nobody answers any more.
     pub fn cluster(&self) -> Result<ClusterView> {
-        self.known(Instant::now() + self.deadline)?;
-        let request = Request::new(Method::GET, "/cluster");
-        self.run(&Operation { target: Target::Any, request }, |mut answer| answer.json())
+        let end = Instant::now() + self.deadline;
+        if self.cluster_known().is_some() {
+            self.refresh(end);
+        }
+        self.known(end).map(|view| (*view).clone())
     }
 
     /// The cluster as the client knows it, without asking; `None` before the first request.

@@ -389,6 +389,18 @@ fn remembered_nodes_help_when_the_seed_is_gone() {
 }
 
 #[test]
+fn a_seed_that_refuses_is_not_gone_around_by_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = alone(|_| answer("200 OK", STORED, ""));
+    let seed = Fake::start(|_| problem("401 Unauthorized", Kind::Unauthorized, ""));
+    let memory = super::memory::Memory { cluster: "c".into(), nodes: vec![worker.address.clone()] };
+    super::memory::write(&super::memory::file(folder.path(), std::slice::from_ref(&seed.address)), &memory);
+    let builder = Client::builder(vec![seed.address.clone()]).memory(Some(folder.path().to_owned()));
+    assert_eq!(put(&builder.build().unwrap()), Err(Kind::Unauthorized));
+    assert!(worker.seen().is_empty());
+}
+
+#[test]
 fn a_master_that_is_closed_is_not_opened_by_asking() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -410,4 +422,46 @@ fn tokens_travel_and_strangers_are_named() {
     assert!(node.seen.lock().unwrap()[0].head.to_ascii_lowercase().contains("authorization: bearer secret"));
     let refused = Client::builder(vec!["3000".into()]).token(Some("a b".into())).build();
     assert_eq!(refused.err().map(|error| error.kind()), Some(Kind::Usage));
+}
+
+#[test]
+fn a_name_that_does_not_resolve_has_got_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let master = listener.local_addr().unwrap().to_string();
+    let view = view("c", &[&master], &["name.invalid:3001"]);
+    let master = Fake::on(listener, master, move |request| {
+        if request.line.starts_with("GET /cluster") { document(&view) } else { answer("200 OK", STORED, "") }
+    });
+    assert!(put(&client(&master.address)).is_ok());
+    assert_eq!(master.seen().len(), 1);
+}
+
+#[test]
+fn a_value_that_broke_off_on_its_way_was_not_written() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let view = view("c", &[], &[&address]);
+    let puts = Arc::new(Mutex::new(0));
+    let count = puts.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut line = String::new();
+            // Hangs up in the middle of the value, as a node does that refuses its size.
+            let _ = BufReader::with_capacity(64, &stream).read_line(&mut line);
+            if line.starts_with("PUT") {
+                *count.lock().unwrap() += 1;
+            } else if let Act::Answer(text) = document(&view) {
+                let _ = (&stream).write_all(text.as_bytes());
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = (&stream).read_to_end(&mut Vec::new());
+            }
+        }
+    });
+    let sent = std::cell::Cell::new(0);
+    let progress = |bytes| sent.set(bytes);
+    let options = PutOptions { progress: Some(&progress), ..PutOptions::default() };
+    let error = client(&address).put("A", vec![b'x'; super::MAX_VALUE], options).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unreachable, "{error}");
+    assert!(error.to_string().contains("nothing was written"), "{error}");
+    assert!(*puts.lock().unwrap() == 3 && sent.get() < super::MAX_VALUE as u64);
 }

@@ -9,6 +9,7 @@ use crate::cluster::view::Problem;
 use crate::error::{Error, Kind};
 use std::cell::Cell;
 use std::io::{self, Read};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 use ureq::http::{HeaderMap, Method, Request as HttpRequest};
 use ureq::{Agent, AsSendBody, Body, SendBody, Timeout};
@@ -17,6 +18,8 @@ use ureq::{Agent, AsSendBody, Body, SendBody, Timeout};
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
 /// A problem document may not be larger than this.
 const MOST_PROBLEM_BYTES: u64 = 64 * 1024;
+/// A name has hardly more addresses than this that lead anywhere.
+const MOST_PLACES: usize = 4;
 /// A node that lives accepts a connection within this time.
 const CONNECT: Duration = Duration::from_secs(2);
 /// A node answers within 10 s of the last byte of the body; some more for the way.
@@ -94,7 +97,6 @@ impl Wire {
                 .proxy(None)
                 .user_agent(concat!("catstore/", env!("CARGO_PKG_VERSION")))
                 .accept_encoding("")
-                .timeout_resolve(Some(CONNECT))
                 .timeout_connect(Some(CONNECT))
                 .timeout_per_read(Some(PROGRESS))
                 .timeout_per_write(Some(PROGRESS))
@@ -107,10 +109,32 @@ impl Wire {
     }
 
     /// Sends `request` to `address` and waits at most `left` for the head of the answer. 2xx is an answer,
-    /// everything else a failure.
+    /// everything else a failure. Where a name has several addresses, the next is tried if nothing was sent to one.
     pub fn send(&self, address: &str, request: &Request<'_>, left: Duration) -> Result<Answer, Failure> {
-        let mut builder =
-            HttpRequest::builder().method(&request.method).uri(format!("http://{address}{}", request.path));
+        let unresolved = |error: io::Error| not_sent(address, error);
+        let mut places = address.to_socket_addrs().map_err(unresolved)?.take(MOST_PLACES);
+        let none = || unresolved(io::Error::other("the name has no address"));
+        let mut last = self.send_to(places.next().ok_or_else(none)?, address, request, left);
+        for place in places {
+            match &last {
+                Err(failure) if failure.outcome == Outcome::NotSent => {
+                    last = self.send_to(place, address, request, left);
+                }
+                _ => break,
+            }
+        }
+        last
+    }
+
+    fn send_to(
+        &self,
+        place: SocketAddr,
+        address: &str,
+        request: &Request<'_>,
+        left: Duration,
+    ) -> Result<Answer, Failure> {
+        let uri = format!("http://{place}{}", request.path);
+        let mut builder = HttpRequest::builder().method(&request.method).uri(uri).header("Host", address);
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
@@ -178,26 +202,28 @@ impl Read for Counted<'_> {
     }
 }
 
-/// Sorts an error of `ureq` by whether the node can have seen the request. Only errors that `ureq` returns from
-/// resolving and connecting count as not sent; while a connection lives none of them can come up: the kernel reports
-/// an unreachable network on an established one only after many minutes of repetitions.
+/// Sorts an error of `ureq` by whether the node can have seen the request. What counts as not sent comes up while
+/// connecting only: the kernel reports an unreachable network on an established connection after many minutes at
+/// the earliest, and runs out of file descriptors only when it makes one.
 fn broken(address: &str, request: &Request<'_>, error: ureq::Error, cut: bool) -> Failure {
-    let not_sent = match &error {
-        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
-        ureq::Error::BadUri(_) => true,
-        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => true,
-        ureq::Error::Io(error) => matches!(
-            error.kind(),
-            io::ErrorKind::ConnectionRefused
-                | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable
-                | io::ErrorKind::AddrNotAvailable
-        ),
+    let is_not_sent = match &error {
+        ureq::Error::ConnectionFailed | ureq::Error::BadUri(_) | ureq::Error::Timeout(Timeout::Connect) => {
+            true
+        }
+        ureq::Error::Io(error) => {
+            let early = matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+                    | io::ErrorKind::AddrNotAvailable
+            );
+            early || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+        }
         _ => false,
     };
-    if not_sent {
-        let error = Error::new(Kind::Unreachable, format!("{address} cannot be reached")).cause(error);
-        return Failure { outcome: Outcome::NotSent, error };
+    if is_not_sent {
+        return not_sent(address, error);
     }
     if !request.is_write() {
         let error = Error::new(Kind::Unreachable, format!("{address} did not answer")).cause(error);
@@ -206,11 +232,18 @@ fn broken(address: &str, request: &Request<'_>, error: ureq::Error, cut: bool) -
     if cut {
         let detail =
             format!("{address} broke the connection before it had the whole value; nothing was written");
-        let error = Error::new(Kind::Unreachable, detail).cause(error);
+        let error = Error::new(Kind::Unreachable, detail)
+            .hint("its --max-value may be smaller; `catstore status` says whether it is up")
+            .cause(error);
         return Failure { outcome: Outcome::BodyCut, error };
     }
     let error = unknown(format!("{address} did not answer; the change may have been made")).cause(error);
     Failure { outcome: Outcome::Broken, error }
+}
+
+fn not_sent(address: &str, cause: impl std::error::Error + Send + Sync + 'static) -> Failure {
+    let error = Error::new(Kind::Unreachable, format!("{address} cannot be reached")).cause(cause);
+    Failure { outcome: Outcome::NotSent, error }
 }
 
 fn unknown(detail: String) -> Error {
@@ -334,7 +367,7 @@ mod tests {
         let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
         for (error, expected) in [
             (io(io::ErrorKind::ConnectionRefused), Outcome::NotSent),
-            (ureq::Error::HostNotFound, Outcome::NotSent),
+            (ureq::Error::Io(io::Error::from_raw_os_error(libc::EMFILE)), Outcome::NotSent),
             (ureq::Error::Timeout(Timeout::Connect), Outcome::NotSent),
             (io(io::ErrorKind::ConnectionReset), Outcome::Broken),
             (io(io::ErrorKind::BrokenPipe), Outcome::Broken),

@@ -27,9 +27,16 @@ pub struct Node {
 impl Node {
     /// Starts this same program with `arguments`; what it logs goes to a file in `folder`, which is also where it runs.
     pub fn start(name: &str, arguments: &[String], folder: &Path) -> Result<Node> {
+        let program = std::env::current_exe().map_err(|error| {
+            Error::new(Kind::System, "this program's own file cannot be found").cause(error)
+        })?;
+        Node::start_program(name, &program, arguments, folder)
+    }
+
+    fn start_program(name: &str, program: &Path, arguments: &[String], folder: &Path) -> Result<Node> {
         let wrong = |error| Error::new(Kind::System, format!("{name} cannot be started")).cause(error);
         let log = folder.join(format!("{}.log", name.replace(' ', "-")));
-        let mut command = Command::new(std::env::current_exe().map_err(wrong)?);
+        let mut command = Command::new(program);
         for variable in VARIABLES {
             command.env_remove(variable);
         }
@@ -116,5 +123,49 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, folder: &Path) -> Node {
+        let arguments = ["-c".to_owned(), script.to_owned()];
+        Node::start_program("worker 0", Path::new("/bin/sh"), &arguments, folder).unwrap()
+    }
+
+    #[test]
+    fn a_node_is_awaited_and_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut node = shell("echo first; echo ready here; exec cat", folder.path());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        assert_eq!(node.ready(deadline, || false).unwrap().as_deref(), Some("ready here"));
+        assert!(node.ended().is_none());
+        let start = Instant::now();
+        node.stop();
+        assert!(start.elapsed() < parent::GRACE);
+    }
+
+    #[test]
+    fn a_node_that_fails_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut node = shell("echo the port is in use >&2; exit 4", folder.path());
+        let error = node.ready(Instant::now() + Duration::from_secs(10), || false).unwrap_err().to_string();
+        assert!(
+            error.contains("worker 0 ended by itself") && error.contains("the port is in use"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_node_that_is_late_or_not_wanted_any_more_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut node = shell("exec cat", folder.path());
+        assert!(node.ready(Instant::now() + Duration::from_secs(10), || true).unwrap().is_none());
+        let late = node.ready(Instant::now(), || false).unwrap_err();
+        assert!(late.to_string().contains("not ready in time"), "{late}");
+        // Its standard input closes with the value: this ends, and leaves no process.
+        drop(node);
     }
 }

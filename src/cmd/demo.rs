@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const PICTURE: &[u8] = include_bytes!("../../examples/cat.jpg");
 /// A node is ready within this time.
 const START: Duration = Duration::from_secs(30);
+/// The master hears of a worker's keys within this time.
+const HEARTBEAT: Duration = Duration::from_secs(3);
 /// How often the nodes are looked at while the demo is up.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -70,7 +72,7 @@ impl Args {
         let client = Client::builder(vec![master.to_string()]).memory(None).build()?;
         put_and_get(&client, "A", b"happy", "text/plain; charset=utf-8")?;
         put_and_get(&client, "B", PICTURE, "image/jpeg")?;
-        output::write(format!("\n{}", status::render(&status::gather(&client)?)).as_bytes())?;
+        output::write(format!("\n{}", status::render(&settled(&client, 2)?)).as_bytes())?;
         if self.exit {
             return Ok(());
         }
@@ -119,6 +121,19 @@ fn put_and_get(client: &Client, key: &str, value: &[u8], content_type: &str) -> 
     output::write(
         format!("{key}: {size} put as version {}, read back byte for byte\n", stored.version).as_bytes(),
     )
+}
+
+/// The status once the master has heard of `keys` keys by a heartbeat; as it is if that takes long.
+fn settled(client: &Client, keys: u64) -> Result<status::Status> {
+    let deadline = Instant::now() + HEARTBEAT;
+    loop {
+        let status = status::gather(client)?;
+        let known: u64 = status.groups.iter().filter_map(|group| group.keys).sum();
+        if known >= keys || Instant::now() >= deadline {
+            return Ok(status);
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// What to try, as lines that can be copied.

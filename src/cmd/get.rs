@@ -6,7 +6,7 @@ use crate::client::{Client, GetOptions};
 use crate::error::{Error, Kind, Result};
 use std::ffi::OsString;
 use std::fs::Permissions;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -64,22 +64,48 @@ pub fn absent(key: &[u8]) -> Error {
     Error::new(Kind::NotFound, format!("the key {} does not exist", text::escape(key)))
 }
 
+/// Writes beside the file and renames at the end, so that the file is the old value or the new one, never a part. A
+/// link is followed; what is no regular file (a pipe, `/dev/null`), or may be open elsewhere under another name
+/// (`/dev/stdout`), is written to as it is, and stays.
 fn to_file(client: &Client, key: &[u8], options: GetOptions, path: &Path) -> Result<()> {
     let wrong =
         |error| Error::new(Kind::System, format!("{} cannot be written", path.display())).cause(error);
-    let folder = match path.parent() {
+    let there = std::fs::metadata(path).ok();
+    if let Some(there) = there.as_ref().filter(|there| !there.is_file() || path.starts_with("/dev")) {
+        if there.is_dir() {
+            return Err(
+                Error::new(Kind::Usage, format!("{} is a folder", path.display())).hint("name a file")
+            );
+        }
+        let file = std::fs::OpenOptions::new().write(true).open(path).map_err(wrong)?;
+        return fetch(client, key, options, BufWriter::new(file), wrong);
+    }
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    // The mode of an ordinary new file: the user's mask applies.
-    let mut beside = tempfile::Builder::new()
+    // A new file gets the mode of an ordinary one, to which the user's mask applies.
+    let beside = tempfile::Builder::new()
         .prefix(".catstore-")
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(folder)
         .map_err(wrong)?;
-    let mut writer = BufWriter::new(beside.as_file_mut());
-    client.get_to(key, options, &mut writer)?.ok_or_else(|| absent(key))?;
-    writer.into_inner().map_err(|error| wrong(error.into_error()))?;
-    beside.persist(path).map_err(|error| wrong(error.error))?;
+    fetch(client, key, options, BufWriter::new(beside.as_file()), wrong)?;
+    if let Some(there) = there {
+        beside.as_file().set_permissions(there.permissions()).map_err(wrong)?;
+    }
+    beside.persist(&target).map_err(|error| wrong(error.error))?;
     Ok(())
+}
+
+fn fetch(
+    client: &Client,
+    key: &[u8],
+    options: GetOptions,
+    mut writer: BufWriter<impl Write>,
+    wrong: impl Fn(std::io::Error) -> Error,
+) -> Result<()> {
+    client.get_to(key, options, &mut writer)?.ok_or_else(|| absent(key))?;
+    writer.flush().map_err(wrong)
 }

@@ -8,8 +8,8 @@ use crate::server::{MasterOptions, run_master};
 /// Arguments of `catstore master`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The port to listen on
-    #[arg(value_name = "PORT", default_value = "3000", value_parser = clap::value_parser!(u16).range(1..))]
+    /// The port to listen on; 0 takes a free one
+    #[arg(value_name = "PORT", default_value = "3000")]
     port: u16,
     #[command(flatten)]
     node: NodeArgs,

@@ -32,7 +32,6 @@ pub mod text;
 pub mod token;
 pub mod worker;
 
-use crate::error::Result;
 use clap::{Parser, Subcommand};
 
 const LONG_ABOUT: &str = "\
@@ -128,8 +127,9 @@ pub enum Command {
 }
 
 impl Cli {
-    /// Does what was asked for.
-    pub fn run(self) -> Result<()> {
+    /// Does what was asked for. What it gives up with is a [`crate::error::Error`], unless a library's own error comes
+    /// through.
+    pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Master(args) => args.run(),
             Command::Worker(args) => args.run(),
@@ -145,7 +145,8 @@ impl Cli {
             Command::Demo(args) => args.run(),
             Command::Token(args) => args.run(),
             Command::Completions(args) => args.run(),
-        }
+        }?;
+        Ok(())
     }
 
     /// True for commands that run a node: they log what they do.

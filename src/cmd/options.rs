@@ -94,6 +94,10 @@ impl NodeArgs {
         let named = self.data.as_deref().filter(|path| !path.as_os_str().is_empty());
         let data = match named {
             Some(path) => path.to_owned(),
+            None if port == 0 => {
+                return Err(Error::new(Kind::Usage, "port 0 takes another port at each start")
+                    .hint("name the data folder with --data DIR"));
+            }
             None => default_data(role, port)?,
         };
         let data = std::path::absolute(&data).map_err(|error| {
@@ -103,7 +107,7 @@ impl NodeArgs {
             host: self.host.clone(),
             port,
             data,
-            advertise: self.advertise.as_deref().map(parse_address).transpose()?,
+            advertise: self.advertise.as_deref().map(advertised).transpose()?,
             allow_hosts: self.allow_host.clone(),
             token: self.token.read()?,
             insecure: self.insecure,
@@ -111,6 +115,12 @@ impl NodeArgs {
             cache: self.cache,
         })
     }
+}
+
+/// An address to advertise may leave its port out: then it is the port that the node listens on.
+fn advertised(text: &str) -> Result<String> {
+    let is_address = text.contains(':') || text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_address { parse_address(text) } else { Ok(text.to_owned()) }
 }
 
 fn default_data(role: &str, port: u16) -> Result<PathBuf> {
@@ -179,6 +189,13 @@ mod tests {
         assert!(args.read().unwrap_err().to_string().contains("is empty"));
         assert_eq!(TokenArgs { token_file: Some(PathBuf::new()) }.read().unwrap(), None);
         assert_eq!(TokenArgs { token_file: None }.read().unwrap(), None);
+    }
+
+    #[test]
+    fn advertised_addresses_may_leave_their_port_out() {
+        assert_eq!(advertised("box").unwrap(), "box");
+        assert_eq!(advertised("http://box:3001").unwrap(), "box:3001");
+        assert!(advertised("::1").is_err());
     }
 
     #[test]

@@ -212,7 +212,8 @@ fn state(worker: &WorkerStatus) -> &str {
     match (&worker.facts, worker.alive) {
         (_, false) => "down",
         (Some(facts), true) => &facts.state,
-        (None, true) => "closed",
+        // It answered that it does not serve.
+        (None, true) => "not open",
     }
 }
 

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 /// Arguments of `catstore worker`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The port to listen on
-    #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    /// The port to listen on; 0 takes a free one
+    #[arg(value_name = "PORT")]
     port: u16,
     /// Where the master is, several with commas; else $MASTER [default: 127.0.0.1:3000]
     #[arg(long, value_name = "ADDR,…", value_delimiter = ',', env = "CATSTORE_MASTER")]

@@ -29,6 +29,9 @@ const RESERVE: u64 = 64 << 20;
 /// Free bytes below which every command is refused.
 const LAST_RESERVE: u64 = 16 << 20;
 
+/// The size of the log is looked up on disk every so many ticks.
+const TICKS_PER_LOOK: u64 = 10;
+
 /// What readers on other threads see of a running replica.
 pub struct Live<M: Machine> {
     /// The live generation.
@@ -118,6 +121,11 @@ impl<M: Machine, S> Inbox<M, S> {
         Ok(receiver)
     }
 
+    /// What the thread shares.
+    pub fn shared(&self) -> &Arc<Shared<M>> {
+        &self.shared
+    }
+
     /// Lets the thread finish what was accepted before this call and end; waits for what it gives back.
     pub fn close(&self, patience: Duration) -> Result<S> {
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -180,7 +188,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub fn start<M, L, G>(
     member: Member<M, L, G>,
     free_bytes: Box<dyn Fn() -> Option<u64> + Send>,
-) -> Result<(Inbox<M, (L, G)>, Arc<Shared<M>>)>
+) -> Result<Inbox<M, (L, G)>>
 where
     M: Machine,
     L: RaftLog + 'static,
@@ -204,12 +212,13 @@ where
         callers: HashMap::new(),
         next_ticket: NOBODY + 1,
         next_tick: Instant::now() + Duration::from_millis(TICK_MS),
+        ticks: 0,
     };
     std::thread::Builder::new()
         .name("replica".into())
         .spawn(move || driver.live())
         .map_err(|error| Error::new(Kind::System, "the replica thread does not start").cause(error))?;
-    Ok((Inbox { sender, shared: shared.clone() }, shared))
+    Ok(Inbox { sender, shared })
 }
 
 struct Driver<M: Machine, L: RaftLog, G: Generations> {
@@ -222,6 +231,7 @@ struct Driver<M: Machine, L: RaftLog, G: Generations> {
     callers: HashMap<Ticket, Caller<M>>,
     next_ticket: Ticket,
     next_tick: Instant,
+    ticks: u64,
 }
 
 struct Caller<M: Machine> {
@@ -354,6 +364,10 @@ where
             // Ticks that were missed are dropped, never caught up in a burst.
             member.tick();
             self.next_tick = now + Duration::from_millis(TICK_MS);
+            self.ticks += 1;
+            if self.ticks % TICKS_PER_LOOK == 1 {
+                self.shared.gauges.log_bytes.store(member.core().log().bytes(), Ordering::Relaxed);
+            }
         }
         let refused = member.propose(wall_clock(), &mut self.queue);
         let outputs = member.run(&mut |_messages| {})?;
@@ -380,7 +394,6 @@ where
             gauges.entries.fetch_add(outputs.entries, Ordering::Relaxed);
             gauges.commands.fetch_add(outputs.commands, Ordering::Relaxed);
             gauges.syncs.store(core.log().syncs(), Ordering::Relaxed);
-            gauges.log_bytes.store(core.log().bytes(), Ordering::Relaxed);
         }
         if gauges.term.swap(core.term(), Ordering::Relaxed) != core.term() || outputs.entries > 0 {
             *gauges.role.write().unwrap_or_else(PoisonError::into_inner) = core.role();

@@ -75,7 +75,8 @@ impl<M: Machine> Replica<M> {
         let folder = Arc::new(Mutex::new(Some(folder)));
         let watched = folder.clone();
         let free = move || driver::lock(&watched).as_ref().and_then(|folder| folder.free_bytes().ok());
-        let (inbox, shared) = driver::start(member, Box::new(free))?;
+        let inbox = driver::start(member, Box::new(free))?;
+        let shared = inbox.shared().clone();
         Ok(Arc::new(Replica { inbox, shared, folder, path }))
     }
 

@@ -1,6 +1,6 @@
 //! The workers' machine: keys with versions, conditions, time to live, request ids, and the group's own slots.
 //!
-//! Every command reads the rows as the commands before it in the same entry left them ([`Changes`]), so that an
+//! Every command reads the rows as the commands before it in the same entry left them (`Changes`), so that an
 //! entry of a thousand commands does what a thousand entries would. What is counted (keys, bytes, records that
 //! expire, remembered requests) is counted in the same batch that changes it.
 
@@ -237,7 +237,7 @@ impl Keyspace {
 
     /// The slot of the command's keys if the group owns it; a slot of its own for commands without keys.
     fn one_owned_slot(&self, command: &Command) -> Option<u16> {
-        let mut slots = keys_of(command).map(|key| slot(key));
+        let mut slots = keys_of(command).map(slot);
         let Some(first) = slots.next() else { return Some(NO_SLOT) };
         (self.slots.owner(first).is_some() && slots.all(|other| other == first)).then_some(first)
     }

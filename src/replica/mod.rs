@@ -1,9 +1,9 @@
 //! One member of one Raft group.
 //!
-//! The way of a write: a handler gives a command to [`handle::Handle::submit`], which puts it into a bounded inbox.
+//! The way of a write: a handler gives a command to [`handle::KeyspaceHandle::submit`], which puts it into a bounded inbox.
 //! The replica thread ([`driver`]) drains the inbox, folds what waits into one entry and hands it to the
 //! [`member`], which proposes it to the Raft [`core`], writes the log with one sync, applies what is committed to
-//! its [`machine`], and returns the replies. The way of a read: [`handle::Handle::reader`] on the handler's own thread.
+//! its [`machine`], and returns the replies. The way of a read: [`handle::KeyspaceHandle::reader`] on the handler's own thread.
 //!
 //! Invariants: nothing is acknowledged before it is in the synced log and applied; the core and the machines do no
 //! I/O of their own and know no clock and no thread; after any error of the disk the member stops.

@@ -13,6 +13,7 @@ use futures_util::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// The bytes of bodies that a node holds at most.
 const TOTAL: usize = 256 << 20;
@@ -21,6 +22,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// After this time a body must have come with at least [`PACE`] bytes per second.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PACE: u64 = 1024;
+/// How long a body may still take when the node stops: enough for what is already on its way.
+const LAST_CALL: Duration = Duration::from_millis(400);
 
 /// The bytes of bodies that a node holds now.
 #[derive(Default)]
@@ -135,10 +138,17 @@ async fn wait(
     tokio::select! {
         chunk = payload.next() => Ok(chunk),
         () = tokio::time::sleep(SILENCE) => Err(too_slow(got)),
-        _ = stopping.wait_for(|stopping| *stopping) => {
+        () = last_call(&mut stopping) => {
             Err(Error::new(Kind::Closed, "this node is stopping, and the body had not arrived"))
         }
     }
+}
+
+/// Ends a while after the node was told to stop.
+async fn last_call(stopping: &mut watch::Receiver<bool>) {
+    // The sender lives as long as the site.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+    tokio::time::sleep(LAST_CALL).await;
 }
 
 fn over(kind: Kind, what: &str, limit: usize) -> Error {

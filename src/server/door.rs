@@ -14,8 +14,8 @@ use super::site::Site;
 use super::values;
 use crate::error::{Error, Kind, Result};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
 use actix_web::http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, ORIGIN};
+use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpRequest, HttpResponse};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Every request ends within ten seconds of the last byte of its body; this leaves time to say so.
-const LIMIT: Duration = Duration::from_millis(9500);
+const LIMIT: Duration = Duration::from_millis(9000);
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -109,6 +109,9 @@ impl Door {
             Err(refused) => (Label::Other, false, error::respond(&refused)),
         };
         respond::secure(&mut response, classic);
+        if *self.site.stopping.borrow() {
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
         self.site.metrics.finish(label, response.status().as_u16(), began.elapsed());
         drop(under_way);
         drop(payload);
@@ -164,6 +167,9 @@ impl Door {
         action: Action,
     ) -> Result<HttpResponse> {
         let asked = Asked { request };
+        if action.is_data() {
+            self.site.check_open()?;
+        }
         match action {
             Action::Get { key, .. } => values::get_there(self, &asked, &key).await,
             Action::Put { key, style, value, ttl } => {

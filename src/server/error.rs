@@ -22,6 +22,7 @@ pub fn status(kind: Kind) -> StatusCode {
         }
         Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Kind::ValueTooLarge | Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Kind::OutOfRange => StatusCode::RANGE_NOT_SATISFIABLE,
         Kind::TooSlow => StatusCode::REQUEST_TIMEOUT,
         Kind::Unauthorized => StatusCode::UNAUTHORIZED,
         Kind::Forbidden => StatusCode::FORBIDDEN,

@@ -4,6 +4,7 @@
 use super::door::Door;
 use super::many::blocking;
 use super::metrics::Gauges;
+use super::node::Mode;
 use super::respond;
 use super::site::{Member, Site};
 use super::worker::Worker;
@@ -11,11 +12,22 @@ use crate::cluster::view::WorkerFacts;
 use crate::error::{Error, Kind, Result};
 use actix_web::HttpResponse;
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The version of catstore that this is.
 pub(crate) const SOFTWARE: &str = env!("CARGO_PKG_VERSION");
+
+/// The answer of `/worker`: the worker's facts, and how it gets on with its masters.
+#[derive(Serialize)]
+struct Described<'a> {
+    #[serde(flatten)]
+    facts: WorkerFacts,
+    failure: Option<String>,
+    masters: &'a [String],
+    heartbeat: serde_json::Value,
+}
 
 /// Opens the worker if it was closed, and describes it.
 pub(crate) async fn worker(door: &Door, index: Option<u32>) -> Result<HttpResponse> {
@@ -36,13 +48,12 @@ pub(crate) async fn worker(door: &Door, index: Option<u32>) -> Result<HttpRespon
         Err(error) if matches!(error.kind(), Kind::Closed) => return Err(error),
         Err(error) => log::debug!("/worker: {error}"),
     }
-    let mut document = serde_json::to_value(worker_facts(&door.site, worker))
-        .map_err(|error| Error::new(Kind::Failed, "the facts cannot be written as JSON").cause(error))?;
-    if let Some(map) = document.as_object_mut() {
-        map.insert("failure".into(), worker.node.obstacle().map(|error| error.to_string()).into());
-        map.insert("masters".into(), worker.masters.clone().into());
-        map.insert("heartbeat".into(), worker.beat.describe());
-    }
+    let document = Described {
+        facts: worker_facts(&door.site, worker),
+        failure: worker.node.obstacle().map(|error| error.to_string()),
+        masters: &worker.masters,
+        heartbeat: worker.beat.describe(),
+    };
     Ok(respond::json(&document, true))
 }
 
@@ -65,6 +76,9 @@ pub(crate) async fn master(door: &Door) -> Result<HttpResponse> {
         Ok(false) => {}
         Err(error) if matches!(error.kind(), Kind::Closed) => return Err(error),
         Err(error) => log::debug!("/master: {error}"),
+    }
+    if let Mode::Starting = &*master.node.mode() {
+        return Err(master.node.refusal(&Mode::Starting));
     }
     Ok(respond::json(&master.status(&door.site), true))
 }

@@ -72,8 +72,11 @@ impl Master {
         beats.iter().filter(|(_, beat)| beat.seen.elapsed() <= ALIVE).map(|(index, _)| *index).collect()
     }
 
+    /// Notes that a worker was heard of; what it said before stays until it says more.
     fn note(&self, index: u32, run: u64, facts: Option<WorkerFacts>) {
-        self.beats().insert(index, Beat { run, seen: Instant::now(), facts });
+        let mut beats = self.beats();
+        let before = beats.remove(&index).and_then(|beat| beat.facts);
+        beats.insert(index, Beat { run, seen: Instant::now(), facts: facts.or(before) });
     }
 
     /// The answer of `/master`.

@@ -42,6 +42,8 @@ mod run;
 mod site;
 pub mod ttl;
 mod values;
+#[cfg(test)]
+mod wire_tests;
 mod worker;
 
 pub use config::{MasterOptions, NodeOptions, WorkerOptions};

@@ -150,9 +150,8 @@ fn part_of(value: Bytes, first: u64, last: u64, size: u64) -> HttpResponse {
 }
 
 fn unsatisfiable(size: u64) -> HttpResponse {
-    let error = Error::new(Kind::BadRequest, format!("the value has {size} bytes; the range lies outside"));
+    let error = Error::new(Kind::OutOfRange, format!("the value has {size} bytes; the range lies outside"));
     let mut response = super::error::respond(&error);
-    *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
     content_range(&mut response, format!("bytes */{size}"));
     response
 }

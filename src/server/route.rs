@@ -85,6 +85,20 @@ pub enum Action {
 }
 
 impl Action {
+    /// True if the request is about keys and values, which a closed worker does not serve.
+    pub fn is_data(&self) -> bool {
+        matches!(
+            self,
+            Action::Get { .. }
+                | Action::Put { .. }
+                | Action::PutFile { .. }
+                | Action::Delete { .. }
+                | Action::List(_)
+                | Action::Batch
+                | Action::Clear(_)
+        )
+    }
+
     /// True if the request may change something: guards against other sites look only at those.
     pub fn changes(&self) -> bool {
         !matches!(

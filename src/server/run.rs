@@ -19,6 +19,7 @@ use actix_web::{App, HttpServer};
 use std::io::{self, Write};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -27,16 +28,21 @@ use std::time::{Duration, Instant};
 const DRAIN: u64 = 3;
 /// When the whole process should be gone after a signal.
 const STOP: Duration = Duration::from_millis(4800);
+/// Before connections are closed, their next answers say so for at most this long, and until none is under way.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// How often the main thread looks after the replica.
 const LOOK: Duration = Duration::from_millis(100);
 const BACKLOG: u32 = 4096;
 const CONNECTIONS: usize = 50_000;
 
 /// A server that runs.
-struct Serving {
-    handle: ServerHandle,
-    port: u16,
-    thread: JoinHandle<()>,
+pub(crate) struct Serving {
+    /// Stops it.
+    pub(crate) handle: ServerHandle,
+    /// The port that it got.
+    pub(crate) port: u16,
+    /// The thread that ends with it.
+    pub(crate) thread: JoinHandle<()>,
 }
 
 /// Runs a node until it is told to stop. `start` gets the port and returns the ready line.
@@ -98,6 +104,7 @@ fn announce(line: &str) {
 fn stop(site: &Arc<Site>, serving: Serving) {
     let deadline = Instant::now() + STOP;
     site.stopping.send_replace(true);
+    say_farewell(site);
     // The command is sent by the call; what it returns only waits, and the thread below is waited for anyway.
     drop(serving.handle.stop(true));
     wait(&serving.thread, deadline - Duration::from_millis(1200));
@@ -118,6 +125,18 @@ fn stop(site: &Arc<Site>, serving: Serving) {
     }
 }
 
+/// Lets every client that is in the middle of a conversation hear `Connection: close` with its next answer, so that
+/// none of them sends a request into a connection that is being closed.
+fn say_farewell(site: &Site) {
+    let deadline = Instant::now() + FAREWELL;
+    let mut quiet = 0;
+    while quiet < 5 && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+        let under_way = site.metrics.in_flight.load(Ordering::Relaxed);
+        quiet = if under_way == 0 { quiet + 1 } else { 0 };
+    }
+}
+
 fn wait(thread: &JoinHandle<()>, deadline: Instant) -> bool {
     while !thread.is_finished() {
         if Instant::now() >= deadline {
@@ -129,7 +148,7 @@ fn wait(thread: &JoinHandle<()>, deadline: Instant) -> bool {
 }
 
 /// Binds the port and serves on threads of their own.
-fn serve(options: &NodeOptions, site: &Arc<Site>) -> Result<Serving> {
+pub(crate) fn serve(options: &NodeOptions, site: &Arc<Site>) -> Result<Serving> {
     let (up, bound) = sync_channel(1);
     let thread = spawn("http", {
         let (options, site) = (options.clone(), Arc::clone(site));
@@ -164,7 +183,7 @@ fn serve_here(options: &NodeOptions, site: &Arc<Site>, up: &SyncSender<io::Resul
             .max_connections(CONNECTIONS)
             .keep_alive(Duration::from_secs(75))
             .client_request_timeout(Duration::from_secs(5))
-            .client_disconnect_timeout(Duration::from_secs(3))
+            .client_disconnect_timeout(Duration::from_secs(2))
             .shutdown_timeout(DRAIN)
             .disable_signals()
             .bind((host, options.port));

@@ -158,6 +158,14 @@ impl Site {
         }
     }
 
+    /// Refuses unless this node serves keys: a master always does, by forwarding; a worker while it is open.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        match &self.member {
+            Member::Worker(worker) => self.with_open(&worker.node.mode(), |_| Ok(())),
+            Member::Master(_) => Ok(()),
+        }
+    }
+
     /// The error for a mode other than open, with the command that opens the node again.
     pub(crate) fn refusal(&self) -> Error {
         match &self.member {

@@ -83,10 +83,7 @@ pub(crate) async fn put(
         return Ok(forward::redirect(target, asked.path_and_query()));
     }
     let limit = match (&owner, &door.site.member) {
-        (Owner::Here, Member::Worker(worker)) => {
-            door.site.with_open(&worker.node.mode(), |_| Ok(()))?;
-            worker.max_value
-        }
+        (Owner::Here, Member::Worker(worker)) => worker.max_value,
         _ => FORWARDED_VALUE,
     };
     let in_path = value.is_some();
@@ -138,9 +135,6 @@ pub(crate) async fn put_file(
     let Member::Worker(worker) = &door.site.member else { return Err(files::on_a_master(&door.site)) };
     let (condition, id) = conditions(asked)?;
     let owner = door.site.owner_of_key(&key)?;
-    if owner == Owner::Here {
-        door.site.with_open(&worker.node.mode(), |_| Ok(()))?;
-    }
     let root = files::root(worker)?.to_owned();
     let data = door.site.place.get().map(|place| place.data.clone()).unwrap_or_default();
     let limit = worker.max_value;

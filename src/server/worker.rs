@@ -13,7 +13,7 @@ use super::site::{Place, Site};
 use crate::cluster::view::{RegisterReply, RegisterRequest};
 use crate::error::{Error, Kind, Result};
 use crate::replica::handle::KeyspaceHandle;
-use crate::replica::{Folder, Role};
+use crate::replica::{Folder, Identity, Role};
 use crate::replica::{found_worker, read_routes, save_routes};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// How long a new worker waits for its master.
 const WAIT_NEW: Duration = Duration::from_secs(30);
-/// How long a registered worker waits for its master before it serves.
+/// How long a registered worker waits for the answer of its master before it serves.
 const WAIT_KNOWN: Duration = Duration::from_secs(1);
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(2);
@@ -127,6 +127,9 @@ pub(crate) fn start(site: &Arc<Site>, options: &WorkerOptions, port: u16) -> Res
         site.learn(view);
     }
     let caller = Caller::new(options.node.token.clone());
+    // The start is counted on disk before the master hears of it: a start that dies in between must not look like
+    // a copy of the folder the next time. Opening the stores counts once more.
+    folder.save(Identity { starts: folder.identity().starts + 1, ..folder.identity().clone() })?;
     let reply = introduce(site, worker, &folder, &caller)?;
     if let Some(reply) = &reply {
         if let Some(note) = &reply.note {
@@ -145,7 +148,7 @@ pub(crate) fn start(site: &Arc<Site>, options: &WorkerOptions, port: u16) -> Res
     Ok(format!("ready worker {index} {line}"))
 }
 
-/// What this worker sends to register. `starts` counts the opening that follows.
+/// What this worker sends to register; `starts` is on disk already.
 pub(crate) fn request(site: &Site, worker: &Worker, starts: u64, folder: Option<&Folder>) -> RegisterRequest {
     let known = worker.registered();
     let identity = folder.map(Folder::identity);
@@ -179,7 +182,7 @@ fn identify(folder: &Folder, reply: Option<&RegisterReply>) -> Result<Registered
     }
 }
 
-/// Registers with a master. A new worker insists; a registered one goes on without an answer.
+/// Registers with a master. A new worker insists; a registered one asks once, and goes on without an answer.
 fn introduce(
     site: &Site,
     worker: &Worker,
@@ -187,7 +190,7 @@ fn introduce(
     caller: &Caller,
 ) -> Result<Option<RegisterReply>> {
     let new = folder.identity().index.is_none() || !folder.has_stores();
-    let request = request(site, worker, folder.identity().starts + 1, Some(folder));
+    let request = request(site, worker, folder.identity().starts, Some(folder));
     let deadline = Instant::now() + if new { WAIT_NEW } else { WAIT_KNOWN };
     let mut said: Option<Instant> = None;
     loop {
@@ -204,10 +207,13 @@ fn introduce(
             }
         }
         let reason = last.map(|error| error.to_string()).unwrap_or_default();
-        if Instant::now() + Duration::from_millis(200) >= deadline {
-            return if new { Err(no_master(worker, &reason)) } else { Ok(None) };
+        if !new {
+            return Ok(None);
         }
-        if new && said.is_none_or(|said| said.elapsed() > Duration::from_secs(5)) {
+        if Instant::now() + Duration::from_millis(200) >= deadline {
+            return Err(no_master(worker, &reason));
+        }
+        if said.is_none_or(|said| said.elapsed() > Duration::from_secs(5)) {
             log::warn!("waiting for a master: {reason}");
             said = Some(Instant::now());
         }

@@ -351,6 +351,33 @@ fn damage_anywhere_in_a_closed_folder_is_harmless_or_named() {
 }
 
 #[test]
+fn damage_anywhere_in_a_killed_folder_is_harmless_or_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, bad) = (folder.path().join("good"), folder.path().join("bad"));
+    let (data, stores) = filled(&folder.path().join("live"));
+    copy(&folder.path().join("live"), &good);
+    drop((stores, data));
+    let files = all_files(&good);
+    let mut random = Random::new(11);
+    for round in 0..200 {
+        let file = &files[round % files.len()];
+        let name = file.strip_prefix(&good).unwrap();
+        let mut bytes = fs::read(file).unwrap();
+        // Behind its batches the log holds zeros, which say nothing.
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+        if end == 0 {
+            continue;
+        }
+        let _ = fs::remove_dir_all(&bad);
+        copy(&good, &bad);
+        let position = random.up_to(end);
+        bytes[position] ^= 1 << random.up_to(7);
+        fs::write(bad.join(name), &bytes).unwrap();
+        check_damage(&bad, &format!("{} byte {position}", name.display()));
+    }
+}
+
+#[test]
 fn every_byte_of_the_small_files_counts() {
     let folder = tempfile::tempdir().unwrap();
     let (good, bad) = (folder.path().join("good"), folder.path().join("bad"));

@@ -20,7 +20,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Overrides the machine's boot id, for tests that pretend a power loss.
+/// The environment variable that overrides the machine's boot id, for tests that pretend a power loss: a start after
+/// a crash under another boot id drops the state's write-ahead logs and lets the Raft log replay.
 pub const BOOT_ID_VARIABLE: &str = "CATSTORE_BOOT_ID";
 
 const LOCK: &str = "LOCK";

@@ -107,8 +107,10 @@ impl LevelState {
 
     /// The error for LevelDB's `message`; damage, and any error of a write, latches.
     fn fail(&self, what: &str, message: &str, write: bool) -> Error {
+        let known = self.failure.get().filter(|failure| failure.kind() == Kind::Damaged);
         let error = if is_damage(message) {
-            name_damage(&self.folder, message)
+            // Finding the file reads every table: once is enough.
+            known.cloned().unwrap_or_else(|| name_damage(&self.folder, message))
         } else {
             let detail = format!("cannot {what} {}: LevelDB says: {message}", self.folder.display());
             Error::new(Kind::Failed, detail).hint("check the disk, then start again")

@@ -7,15 +7,25 @@
 //! them as one [`state::Batch`], unsynced, that holds the records, the applied index and term and the counters
 //! together. The way of a read: [`state::State::get`] on the caller's thread.
 //!
+//! The way of a start: [`folder`] takes the lock, reads the identity, has every file checked that a library would
+//! trust blindly ([`tables`], `raft_files`), opens the state and the log, holds one against the other and against
+//! the note of the last close, and only then removes the note. The way of a close: flush, close both, note where
+//! they ended.
+//!
 //! Invariants: state and applied index change in one batch; the log is cut only up to an index that is known to be
 //! in the state's tables; after any error of a write nothing is written to that store again; no scan takes an
-//! iterator's error for the end of the data.
+//! iterator's error for the end of the data, nor a row behind an error for the newest; a folder that is found
+//! damaged is found damaged again.
+//!
+//! Every store has a double in memory ([`doubles`]) that loses what was not synced; one suite tests both.
 //!
 //! Left out: what commands mean and when entries are committed (`replica`).
 
 #[cfg(test)]
 mod damage_test;
 pub mod doubles;
+#[cfg(test)]
+mod failure_test;
 mod files;
 pub mod folder;
 pub mod generation;

@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const MAX_ENTRY: usize = 16 << 20;
 
 const REGION: u64 = 1;
-const FILE_SIZE: ReadableSize = ReadableSize::mb(32);
-const PURGE_THRESHOLD: ReadableSize = ReadableSize::mb(64);
+const FILE_BYTES: u64 = 32 << 20;
+const PURGE_BYTES: u64 = 64 << 20;
 /// Entries are read back in pieces of about this size when the log is opened.
 const READ_BYTES: u64 = 1 << 20;
 
@@ -63,11 +63,11 @@ impl EngineLog {
     ///
     /// Errors: [`Kind::Damaged`] naming the folder, [`Kind::System`] if it cannot be used.
     pub fn open(folder: &Path) -> Result<EngineLog> {
-        EngineLog::open_sized(folder, FILE_SIZE, PURGE_THRESHOLD)
+        EngineLog::open_sized(folder, FILE_BYTES, PURGE_BYTES)
     }
 
     /// As [`EngineLog::open`], with files of `file` bytes, purged beyond `purge` bytes.
-    pub(super) fn open_sized(folder: &Path, file: ReadableSize, purge: ReadableSize) -> Result<EngineLog> {
+    pub(super) fn open_sized(folder: &Path, file: u64, purge: u64) -> Result<EngineLog> {
         let engine = open_engine(folder, file, purge)?;
         // raft-engine does not sync the names of the first files that it makes.
         files::sync_folder(folder)?;
@@ -341,7 +341,14 @@ impl RaftLog for EngineLog {
     }
 
     fn bytes(&self) -> u64 {
-        self.engine.get_used_size() as u64
+        // raft-engine itself counts every file as a full one.
+        let sizes = |folder: std::fs::ReadDir| {
+            folder
+                .filter_map(|entry| entry.and_then(|entry| entry.metadata()).ok())
+                .map(|file| file.len())
+                .sum()
+        };
+        std::fs::read_dir(&self.folder).map_or(0, sizes)
     }
 }
 
@@ -360,7 +367,7 @@ impl Drop for EngineLog {
     }
 }
 
-fn open_engine(folder: &Path, file: ReadableSize, purge: ReadableSize) -> Result<Engine> {
+fn open_engine(folder: &Path, file: u64, purge: u64) -> Result<Engine> {
     let Some(path) = folder.to_str() else {
         let detail = format!("the folder {} is not UTF-8, which raft-engine needs", folder.display());
         return Err(Error::new(Kind::System, detail).hint("choose another --data"));
@@ -372,8 +379,8 @@ fn open_engine(folder: &Path, file: ReadableSize, purge: ReadableSize) -> Result
         recovery_threads: 1,
         // Values are often compressed already, and the entries are read back soon.
         batch_compression_threshold: ReadableSize(0),
-        target_file_size: file,
-        purge_threshold: purge,
+        target_file_size: ReadableSize(file),
+        purge_threshold: ReadableSize(purge),
         // Recycling writes over old files: a sync need not write a new file's size and blocks, which is faster, but
         // old batches then lie behind the tail, and the disk space never shrinks.
         enable_log_recycle: false,

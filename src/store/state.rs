@@ -34,7 +34,8 @@ pub trait State: Send + Sync {
     /// The row, if it exists.
     fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>>;
 
-    /// Visits rows with `from <= row < to` in byte order, all as of one moment.
+    /// Visits rows with `from <= row < to` in byte order, all as of one moment. After an error every row that was
+    /// visited is right, but rows are missing.
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<()>;
 
     /// Applies a batch atomically, without a sync.

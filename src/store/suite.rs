@@ -9,7 +9,6 @@ use super::log::{LogWrite, RaftLog};
 use super::raft_engine::{EngineLog, MAX_ENTRY};
 use super::state::{Batch, Generations, State};
 use crate::error::Kind;
-use ::raft_engine::ReadableSize;
 use raft::eraftpb::{ConfState, Entry, HardState};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -42,8 +41,10 @@ fn all(log: &dyn RaftLog) -> Vec<Entry> {
     all
 }
 
+type Session<'a> = &'a dyn Fn(&mut dyn RaftLog);
+
 /// Runs each session on a log that is closed and opened again in between, first on raft-engine, then on the double.
-fn both_logs(sessions: &[&dyn Fn(&mut dyn RaftLog)]) {
+fn both_logs(sessions: &[Session<'_>]) {
     let folder = tempfile::tempdir().unwrap();
     for session in sessions {
         session(&mut EngineLog::open(folder.path()).unwrap());
@@ -249,27 +250,82 @@ fn a_torn_tail_is_cut_off_and_what_was_before_stays() {
     }
 }
 
+#[test]
+fn damage_in_a_log_of_many_files_is_an_error_or_a_shorter_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, bad) = (folder.path().join("good"), folder.path().join("bad"));
+    std::fs::create_dir(&good).unwrap();
+    let mut log = EngineLog::open_sized(&good, 512, 4096).unwrap();
+    for index in 1..=60 {
+        append(&mut log, entries(index..index + 1, index / 20), true);
+    }
+    log.close().unwrap();
+    let files: Vec<_> = std::fs::read_dir(&good).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(files.len() > 4, "{files:?}");
+    let mut random = Random::new(3);
+    let (mut errors, mut shorter) = (0, 0);
+    for round in 0..300 {
+        let _ = std::fs::remove_dir_all(&bad);
+        std::fs::create_dir(&bad).unwrap();
+        for name in &files {
+            std::fs::copy(good.join(name), bad.join(name)).unwrap();
+        }
+        let file = bad.join(&files[round % files.len()]);
+        let mut bytes = std::fs::read(&file).unwrap();
+        if bytes.is_empty() {
+            continue;
+        }
+        let position = random.up_to(bytes.len() - 1);
+        if round % 7 == 0 {
+            bytes.truncate(position)
+        } else {
+            bytes[position] ^= 1 << random.up_to(7)
+        }
+        std::fs::write(&file, &bytes).unwrap();
+        match EngineLog::open_sized(&bad, 512, 4096) {
+            Ok(log) => {
+                let (first, last) = (log.truncated().0 + 1, log.last_index());
+                let expected: Vec<_> =
+                    (first..=last).flat_map(|index| entries(index..index + 1, index / 20)).collect();
+                assert_eq!(all(&log), expected);
+                shorter += u32::from(last < 60);
+                assert_eq!(first, 1);
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Damaged, "{error}");
+                assert!(error.detail().contains(bad.to_str().unwrap()), "{error}");
+                errors += 1;
+            }
+        }
+    }
+    assert!(errors > 50, "{errors} errors, {shorter} shorter");
+}
+
 /// A random walk over both logs, which must agree with each other at every step.
 #[test]
 fn both_logs_walk_alike() {
-    for seed in 0..20 {
+    let mut rewritten = 0;
+    // With seeds 77, 79 and 87 raft-engine brings back entries that a reset has forgotten.
+    for seed in [0, 1, 2, 3, 77, 79, 87] {
         let mut random = Random::new(seed);
         // Tiny files make raft-engine rewrite and purge all the time.
         let file = 256 << random.up_to(4);
-        let open = |path| EngineLog::open_sized(path, ReadableSize(file), ReadableSize(4 * file)).unwrap();
+        let open = |path| EngineLog::open_sized(path, file, 4 * file).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::new(seed, ConfState::default(), &Batch::default());
         let mut engine = open(folder.path());
         let mut memory = disk.open(false).0;
-        for step in 0..150u64 {
+        for step in 0..300u64 {
             let (first, last) = (memory.truncated().0, memory.last_index());
             let some = first + random.up_to((last - first) as usize) as u64;
             match random.up_to(9) {
                 0 => {
-                    engine.cut(some).unwrap();
-                    memory.cut(some).unwrap();
+                    // Small cuts leave entries in old files, which raft-engine rewrites to free them.
+                    let index = if seed % 2 == 0 { some } else { last.min(first + 2) };
+                    engine.cut(index).unwrap();
+                    memory.cut(index).unwrap();
                 }
-                1 if random.up_to(3) == 0 => {
+                1 if random.up_to(9) == 0 => {
                     let index = first + random.up_to((last - first) as usize + 5) as u64;
                     engine.reset(index, step + 1).unwrap();
                     memory.reset(index, step + 1).unwrap();
@@ -302,7 +358,14 @@ fn both_logs_walk_alike() {
                 );
             }
         }
+        rewritten += std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_name().to_str().unwrap().ends_with(".rewrite"))
+            .map(|entry| entry.metadata().unwrap().len())
+            .sum::<u64>();
     }
+    assert!(rewritten > 2_000, "only {rewritten} bytes were rewritten");
 }
 
 fn rows(pairs: &[(&str, Option<&str>)]) -> Batch {
@@ -563,4 +626,67 @@ fn stores_may_be_used_by_any_thread() {
     let state: Arc<dyn State> = disk.open(false).1.live();
     shared(&state);
     let _ = (Folder::open, Role::Worker, Sizes { cache: 0 });
+}
+
+/// One life after another of a lone member on a double: each entry is synced to the log, then applied unsynced; now
+/// and then the state is flushed and the log cut. Returns whether every acknowledged entry was there after each crash.
+fn survives_crashes(seed: u64, trust_logs: bool) -> bool {
+    let mut random = Random::new(seed);
+    let mut first = Batch::default();
+    first.put(keys::COUNTERS_ROW.to_vec(), [0; 16].to_vec());
+    let disk = Disk::new(seed, ConfState::default(), &first);
+    disk.trust_logs(trust_logs);
+    let (mut acknowledged, mut power_lost) = (0, false);
+    for _ in 0..6 {
+        let (mut log, generations) = disk.open(power_lost);
+        let state = generations.live();
+        let row = |index: u64| keys::record(format!("{:02}", index % 20).as_bytes());
+        let apply = |index: u64| {
+            let mut effect = Batch::default();
+            effect.put(row(index), index.to_le_bytes().to_vec());
+            effect.put(keys::COUNTERS_ROW.to_vec(), [index.to_le_bytes(), 1u64.to_le_bytes()].concat());
+            state.write(&effect)
+        };
+        let counters = state.get(&keys::COUNTERS_ROW).unwrap().unwrap();
+        let applied = keys::applied_of(&counters).unwrap().0;
+        let last = log.last_index();
+        if last < acknowledged || applied > last || applied < log.truncated().0 {
+            return false;
+        }
+        (applied + 1..=last).for_each(|index| apply(index).unwrap());
+        acknowledged = last;
+        for index in (last + 1).saturating_sub(20).max(1)..=last {
+            if state.get(&row(index)).unwrap() != Some(index.to_le_bytes().to_vec()) {
+                return false;
+            }
+        }
+        disk.crash_at(1 + random.up_to(60) as u64);
+        let mut live = || -> crate::error::Result<()> {
+            loop {
+                let index = acknowledged + 1;
+                log.write(LogWrite {
+                    entries: entries(index..index + 1, 1),
+                    sync: true,
+                    ..LogWrite::default()
+                })?;
+                apply(index)?;
+                acknowledged = index;
+                if random.up_to(9) == 0 {
+                    state.flush()?;
+                    log.cut(index)?;
+                }
+            }
+        };
+        live().unwrap_err();
+        power_lost = random.up_to(1) == 0;
+        if power_lost { disk.crash(random.draw()) } else { disk.kill() }
+    }
+    true
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_on_the_doubles_and_the_planted_bug_is_found() {
+    assert_eq!((0..1000).find(|seed| !survives_crashes(*seed, false)), None, "a seed that loses something");
+    let found = (0..1000).filter(|seed| !survives_crashes(*seed, true)).count();
+    assert!(found > 100, "only {found} seeds found the bug");
 }

@@ -20,7 +20,8 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn first_seed() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 % 1_000_000_000
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_nanos() as u64
+        % 1_000_000_000
 }
 
 #[test]

@@ -133,7 +133,7 @@ impl World {
         let (log, generations) = self.disk.open(power_lost);
         let log = Log { inner: log, bug: self.bug };
         let root = Root { inner: generations, bug: self.bug };
-        let seed = self.random.next();
+        let seed = self.random.draw();
         let mut member =
             Member::open(1, seed, log, root).map_err(|error| format!("it does not open: {error}"))?;
         let outputs = member.run(&mut |_| {}).map_err(|error| format!("it does not start: {error}"))?;
@@ -250,7 +250,7 @@ impl World {
             }
             _ => {
                 totals.power_losses += 1;
-                let seed = self.random.next();
+                let seed = self.random.draw();
                 self.disk.crash(seed);
                 true
             }
@@ -263,7 +263,7 @@ impl World {
             return self.past_ids[position].clone();
         }
         let command = self.command();
-        let id = (self.random.up_to(3) == 0).then(|| format!("id{}", self.random.next()));
+        let id = (self.random.up_to(3) == 0).then(|| format!("id{}", self.random.draw()));
         let request = Request { id, command };
         if request.id.is_some() {
             self.past_ids.push(request.clone());

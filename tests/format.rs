@@ -1,0 +1,88 @@
+//! Folders that format 1 wrote are opened by this version and by every later one: a worker that was closed, a worker
+//! that was killed (its entries are in the Raft log and in LevelDB's write-ahead log alone), and a master. They
+//! were made with the commands in `tests/fixtures/format-1/README.md`.
+
+use catstore::replica::handle::{DirectoryHandle, KeyspaceHandle, Options};
+use catstore::replica::reader::ListQuery;
+use catstore::replica::{Folder, Role, Sizes};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const OPTIONS: Options = Options { sizes: Sizes { cache: 1 << 20 } };
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A copy of a fixture, opened as a folder of `role`.
+fn open(name: &str, role: Role, root: &Path) -> Folder {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1").join(name);
+    let folder = root.join(name);
+    copy(&fixture, &folder);
+    Folder::open(&folder, role).unwrap()
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(30)
+}
+
+fn check_worker(name: &str) {
+    let root = tempfile::tempdir().unwrap();
+    let handle = KeyspaceHandle::open(open(name, Role::Worker, root.path()), &OPTIONS).unwrap();
+    handle.wait_ready(soon()).unwrap();
+    let reader = handle.reader().unwrap();
+    let expected: [(&[u8], Vec<u8>, u64, &str); 7] = [
+        (b"\x00\xff/B b", b"\x00\xff\x80cat".to_vec(), 4, "image/jpeg"),
+        (b"A", b"happy".to_vec(), 3, "text/plain"),
+        (b"empty", Vec::new(), 6, "application/x-www-form-urlencoded"),
+        (b"long", vec![b'z'; 3000], 11, "application/x-www-form-urlencoded"),
+        (b"ttl", b"lasting".to_vec(), 5, "application/x-www-form-urlencoded"),
+        (b"{t}1", b"x".to_vec(), 9, ""),
+        (b"{t}2", vec![0xff, 0], 10, ""),
+    ];
+    for (key, value, version, content_type) in &expected {
+        let record = reader.get(key).unwrap().unwrap();
+        assert_eq!(record.value(), value, "{}", String::from_utf8_lossy(key));
+        assert_eq!((record.meta.version, record.meta.content_type.as_str()), (*version, *content_type));
+        assert_eq!(record.meta.expires.is_some(), *key == b"ttl");
+    }
+    let query = ListQuery { prefix: Vec::new(), after: None, limit: 100, values: false };
+    let keys: Vec<Vec<u8>> = reader.list(&query).unwrap().keys.into_iter().map(|listed| listed.key.0).collect();
+    assert_eq!(keys, expected.iter().map(|(key, ..)| key.to_vec()).collect::<Vec<_>>());
+    drop(reader);
+    assert_eq!(handle.numbers().version, 11);
+    let folder = handle.close().unwrap();
+    assert_eq!((folder.identity().index, folder.identity().group), (Some(0), Some(0)));
+}
+
+#[test]
+fn a_closed_worker_of_format_1_opens() {
+    check_worker("closed-worker");
+}
+
+#[test]
+fn a_killed_worker_of_format_1_opens() {
+    check_worker("killed-worker");
+}
+
+#[test]
+fn a_closed_master_of_format_1_opens() {
+    let root = tempfile::tempdir().unwrap();
+    let handle = DirectoryHandle::open(open("closed-master", Role::Master, root.path()), &OPTIONS).unwrap();
+    handle.wait_ready(soon()).unwrap();
+    let directory = handle.directory().unwrap();
+    assert_eq!(directory.workers.len(), 1);
+    assert_eq!(directory.workers[&0].address, "127.0.0.1:3201");
+    assert_eq!(directory.slots.count(0), 16384);
+    handle.close().unwrap();
+}
