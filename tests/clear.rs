@@ -24,9 +24,9 @@ fn load(cluster: &Cluster) -> u64 {
             })
             .collect();
         let body = json!({ "ops": ops }).to_string();
-        let reply = session.ask("POST", "/batch", &[], Some(body.as_bytes())).is(200).json();
-        let versions = reply["versions"].as_array().unwrap();
-        last = versions.iter().filter_map(serde_json::Value::as_u64).max().unwrap();
+        let reply = session.ask("POST", "/batch", &[], Some(body.as_bytes())).must_be(200).json();
+        let versions = reply["versions"].as_array().expect("versions");
+        last = versions.iter().filter_map(serde_json::Value::as_u64).max().expect("a version");
     }
     last
 }
@@ -35,20 +35,20 @@ fn load(cluster: &Cluster) -> u64 {
 fn clear_is_instant_and_gives_the_space_back() {
     let mut cluster = Cluster::start();
     let last = load(&cluster);
-    let facts = cluster.worker.get("/worker").is(200).json();
+    let facts = cluster.worker.get("/worker").must_be(200).json();
     assert_eq!(facts["keys"], BATCHES * KEYS, "{facts}");
     let full = disk_usage(&cluster.worker.data.join("state"));
     assert!(full > 10 << 20, "20 MB of values are {full} bytes on disk");
 
     let start = Instant::now();
-    let said = cluster.worker.get("/clear/0").is(200).text();
+    let said = cluster.worker.get("/clear/0").must_be(200).text();
     let took = start.elapsed();
     println!("clear of {} keys took {took:?}: {said}", BATCHES * KEYS);
     assert!(said.contains(&(BATCHES * KEYS).to_string()), "how many? {said}");
     // A second is the promise for a million keys in a release build.
     assert!(took < Duration::from_secs(3), "clear took {took:?}");
 
-    assert_eq!(cluster.worker.get("/kv").is(200).json()["keys"], json!([]));
+    assert_eq!(cluster.worker.get("/kv").must_be(200).json()["keys"], json!([]));
     assert_eq!(cluster.worker.get("/worker").json()["keys"], 0);
     let fresh = cluster.worker.put("{0}0", "new");
     assert_eq!(fresh.status, 201);
@@ -78,7 +78,7 @@ fn a_kill_right_after_clear_leaves_all_cleared() {
             cluster.worker.put(format!("key {number}"), vec![b'x'; 20_000]);
         }
         let version = cluster.worker.put("last", "x").version();
-        cluster.worker.get("/clear/0").is(200);
+        cluster.worker.get("/clear/0").must_be(200);
         if round % 2 == 0 {
             cluster.worker.put("kept", round.to_string());
         }
@@ -89,7 +89,7 @@ fn a_kill_right_after_clear_leaves_all_cleared() {
         let expected: Vec<String> = if round % 2 == 0 { vec!["kept".into()] } else { vec![] };
         assert_eq!(common::listed(&cluster.worker.get("/kv").json()), expected, "round {round}");
         assert!(cluster.worker.put("kept", "y").version() > version);
-        cluster.worker.get("/clear/0").is(200);
+        cluster.worker.get("/clear/0").must_be(200);
     }
 }
 
@@ -101,7 +101,7 @@ fn readers_never_see_half_a_clear() {
         let body = json!({"ops": [
             {"op": "put", "key": "{t}a", "value": value}, {"op": "put", "key": "{t}b", "value": value},
         ]});
-        cluster.worker.ask("POST", "/batch", &[], Some(body.to_string().as_bytes())).is(200);
+        cluster.worker.ask("POST", "/batch", &[], Some(body.to_string().as_bytes())).must_be(200);
     };
     put("0");
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -112,7 +112,7 @@ fn readers_never_see_half_a_clear() {
                 let mut session = Session::new(port);
                 let mut rounds = 0;
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    let page = session.ask("GET", "/kv?values=true", &[], None).is(200).json();
+                    let page = session.ask("GET", "/kv?values=true", &[], None).must_be(200).json();
                     let values: Vec<_> =
                         page["keys"].as_array().unwrap().iter().map(|key| key["value"].clone()).collect();
                     assert!(values.is_empty() || (values.len() == 2 && values[0] == values[1]), "{page}");
@@ -123,7 +123,7 @@ fn readers_never_see_half_a_clear() {
         })
         .collect();
     for round in 1..20 {
-        cluster.worker.get("/clear/0").is(200);
+        cluster.worker.get("/clear/0").must_be(200);
         put(&round.to_string());
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);

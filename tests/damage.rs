@@ -28,7 +28,7 @@ fn closed_folder(cluster: &mut Cluster) -> Truth {
             cluster.worker.put(&key, &value);
             truth.insert(key, value);
         }
-        cluster.worker.ask("DELETE", &kv(format!("key {round}")), &[], None).is(204);
+        cluster.worker.ask("DELETE", &kv(format!("key {round}")), &[], None).must_be(204);
         truth.remove(&format!("key {round}"));
         if round < 2 {
             cluster.worker.stop();
@@ -36,7 +36,7 @@ fn closed_folder(cluster: &mut Cluster) -> Truth {
         }
     }
     let batch = json!({"ops": [{"op": "put", "key": "{b}1", "value": "one"}, {"op": "put", "key": "{b}2", "value": "two"}]});
-    cluster.worker.ask("POST", "/batch", &[], Some(batch.to_string().as_bytes())).is(200);
+    cluster.worker.ask("POST", "/batch", &[], Some(batch.to_string().as_bytes())).must_be(200);
     truth.extend([("{b}1".to_owned(), b"one".to_vec()), ("{b}2".to_owned(), b"two".to_vec())]);
     cluster.worker.stop();
     truth
@@ -130,7 +130,7 @@ fn read_all(node: &Node, truth: &Truth, what: &str) -> Result<(), String> {
     if reply.status >= 500 {
         return refusal(reply.status, &reply.text());
     }
-    let listed = common::listed(&reply.is(200).json());
+    let listed = common::listed(&reply.must_be(200).json());
     let known: Vec<String> = truth.keys().cloned().collect();
     assert_eq!(listed, known, "{what}: the list is not what was stored");
     Ok(())

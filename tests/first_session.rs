@@ -126,13 +126,13 @@ fn the_older_programs_session_works_as_typed() {
     assert!(curl("put_file/'B'/'cat.jpg'").0);
     assert_eq!(curl("get/'A'/").1, "happy");
     let picture = std::fs::read(here.join("cat.jpg")).unwrap();
-    assert_eq!(worker.get("/get/B").is(200).body, picture);
-    assert_eq!(master.get("/get/B").is(200).body, picture);
+    assert_eq!(worker.get("/get/B").must_be(200).body, picture);
+    assert_eq!(master.get("/get/B").must_be(200).body, picture);
     assert!(curl("delete/'A'").0);
-    worker.get("/get/A").is_problem(404, "not_found");
-    worker.get("/get/B").is(200);
+    worker.get("/get/A").must_be_problem(404, "not_found");
+    worker.get("/get/B").must_be(200);
     assert!(curl("clear/0").0);
-    worker.get("/get/B").is_problem(404, "not_found");
+    worker.get("/get/B").must_be_problem(404, "not_found");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_second_founder_is_welcome_and_forwards() {
 
     let said = cluster.run(&["status"]).exits(0).text();
     assert!(said.contains("lose worker 0 and its keys are gone"), "{said}");
-    let slots = &second.get("/cluster").is(200).json()["slots"];
+    let slots = &second.get("/cluster").must_be(200).json()["slots"];
     assert_eq!(slots.as_array().map(Vec::len), Some(1), "{slots}");
     assert_eq!(slots[0]["group"], 0, "{slots}");
 

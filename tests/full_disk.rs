@@ -52,7 +52,7 @@ fn fill(ballast: &Path, worker: &Node) -> String {
     loop {
         let reply = worker.ask("PUT", &kv("probe"), &[], Some(b"a small value"));
         if reply.status == 507 {
-            reply.clone().is_problem(507, "disk_full");
+            reply.clone().must_be_problem(507, "disk_full");
             return reply.text();
         }
         assert!(matches!(reply.status, 200 | 201), "{} {}", reply.status, reply.text());
@@ -77,7 +77,7 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
     let all_there = |worker: &Node| {
         let mut session = Session::new(worker.port);
         for number in 0..50 {
-            let reply = session.ask("GET", &kv(format!("early {number}")), &[], None).is(200);
+            let reply = session.ask("GET", &kv(format!("early {number}")), &[], None).must_be(200);
             assert!(reply.body == value(number), "early {number} came back changed");
         }
     };
@@ -86,14 +86,14 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
     let said = fill(&ballast, &worker);
     println!("refused with: {said}");
     all_there(&worker);
-    master.ask("PUT", &kv("A"), &[], Some(b"x")).is_problem(507, "disk_full");
-    worker.get("/put/A/x").is_problem(507, "disk_full");
+    master.ask("PUT", &kv("A"), &[], Some(b"x")).must_be_problem(507, "disk_full");
+    worker.get("/put/A/x").must_be_problem(507, "disk_full");
     let refused = home.run_at(&master, &["put", "A", "x"]);
     assert!(matches!(refused.code, 1 | 4), "exit {}: {}", refused.code, refused.err);
     assert!(refused.err.contains("disk"), "{}", refused.err);
     assert_eq!(worker.value("A"), None);
     // Deletes are what makes room: they work.
-    worker.ask("DELETE", &kv("probe"), &[], None).is(204);
+    worker.ask("DELETE", &kv("probe"), &[], None).must_be(204);
     assert_eq!(worker.value("probe"), None);
     // A restart on the full disk finds everything.
     worker.stop();
@@ -124,10 +124,10 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
     let check = |worker: &Node| {
         let mut session = Session::new(worker.port);
         for number in 0..stored {
-            let reply = session.ask("GET", &kv(format!("late {number}")), &[], None).is(200);
+            let reply = session.ask("GET", &kv(format!("late {number}")), &[], None).must_be(200);
             assert!(reply.body == large(number), "late {number} came back changed");
         }
-        session.ask("GET", &kv(format!("late {stored}")), &[], None).is(404);
+        session.ask("GET", &kv(format!("late {stored}")), &[], None).must_be(404);
         all_there(worker);
     };
     check(&worker);
@@ -135,7 +135,7 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
     worker.restart();
     check(&worker);
     // And it digs itself out: clear works on a full disk, and gives the room back.
-    worker.get("/clear/0").is(200);
+    worker.get("/clear/0").must_be(200);
     within(Duration::from_secs(30), "clear made room", || {
         let reply = worker.ask("PUT", &kv("A"), &[], Some(b"room again"));
         matches!(reply.status, 200 | 201).then_some(())

@@ -63,7 +63,7 @@ fn without_the_token_nothing_is_served() {
                 ("GET", "/clear/0"),
             ] {
                 let body = (method != "GET").then_some(b"x".as_slice());
-                let reply = node.ask(method, path, headers, body).is_problem(401, "unauthorized");
+                let reply = node.ask(method, path, headers, body).must_be_problem(401, "unauthorized");
                 assert!(!reply.text().contains(&content), "the token is in the answer");
             }
         }
@@ -74,8 +74,8 @@ fn without_the_token_nothing_is_served() {
         let headers = [("Authorization", bearer.as_str())];
         let reply = node.ask("PUT", "/kv/A", &headers, Some(b"happy"));
         assert!(matches!(reply.status, 200 | 201), "{} {}", reply.status, reply.text());
-        assert_eq!(node.ask("GET", "/kv/A", &headers, None).is(200).text(), "happy");
-        node.ask("GET", "/health", &headers, None).is(200);
+        assert_eq!(node.ask("GET", "/kv/A", &headers, None).must_be(200).text(), "happy");
+        node.ask("GET", "/health", &headers, None).must_be(200);
     }
 
     // The command line: by option, by environment, and not at all.
@@ -105,7 +105,7 @@ fn forbidden(node: &Node, method: &str, path: &str, headers: &[(&str, &str)]) {
     let body = matches!(method, "PUT" | "POST").then_some(b"evil".as_slice());
     let reply = node.ask(method, path, headers, body);
     assert_eq!(reply.status, 403, "{method} {path} {headers:?} on port {}: {}", node.port, reply.text());
-    reply.is_problem(403, "forbidden");
+    reply.must_be_problem(403, "forbidden");
 }
 
 /// Every request that changes something.
@@ -145,7 +145,7 @@ fn no_other_site_changes_anything() {
         forbidden(node, "GET", "/close", &[("Sec-Fetch-Site", "cross-site")]);
     }
     assert_eq!(cluster.worker.value("A").as_deref(), Some(b"happy".as_slice()));
-    cluster.master.get("/health").is(200);
+    cluster.master.get("/health").must_be(200);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn our_own_addresses_are_not_foreign() {
                 }
             }
             headers.push(("Host", &host));
-            node.ask("GET", "/put/A/typed", &headers, None).is(200);
+            node.ask("GET", "/put/A/typed", &headers, None).must_be(200);
         }
         // Reads change nothing: a link from elsewhere may be followed.
         let reply = node.ask("GET", "/get/A", &[("Sec-Fetch-Site", "cross-site")], None);
@@ -219,9 +219,9 @@ fn put_file_gives_nothing_away() {
 
     for (path, value) in [("open.txt", "open"), ("sub/open.txt", "open too"), ("sub%2Fopen.txt", "open too")]
     {
-        worker.get(&format!("/put_file/F/{path}")).is(200);
+        worker.get(&format!("/put_file/F/{path}")).must_be(200);
         assert_eq!(worker.value("F").unwrap(), value.as_bytes(), "{path}");
-        worker.ask("DELETE", "/kv/F", &[], None).is(204);
+        worker.ask("DELETE", "/kv/F", &[], None).must_be(204);
     }
     let identity = files.join("data/identity.json");
     assert!(identity.is_file());
@@ -270,7 +270,7 @@ fn put_file_gives_nothing_away() {
         "data/identity.json",
         "%2e%2e/secret/file",
     ] {
-        worker.get(&format!("/put_file/F/{path}")).is_problem(403, "forbidden");
+        worker.get(&format!("/put_file/F/{path}")).must_be_problem(403, "forbidden");
     }
     for absolute in [secret.join("file"), files.join("open.txt"), PathBuf::from("/etc/passwd")] {
         for path in [absolute.display().to_string(), encode(absolute.display().to_string())] {
@@ -281,10 +281,10 @@ fn put_file_gives_nothing_away() {
     }
     let reply = worker.get("/put_file/F/open.txt%00.jpg");
     assert!((400..500).contains(&reply.status), "{}", reply.status);
-    worker.get("/put_file/F/absent").is_problem(404, "not_found");
+    worker.get("/put_file/F/absent").must_be_problem(404, "not_found");
     // The data folder's name does not help under another one either.
     symlink("data", files.join("alias")).unwrap();
-    worker.get("/put_file/F/alias/identity.json").is_problem(403, "forbidden");
+    worker.get("/put_file/F/alias/identity.json").must_be_problem(403, "forbidden");
     assert_eq!(worker.get("/kv").json()["keys"], json!([]));
 }
 
@@ -310,11 +310,11 @@ fn beyond_this_machine_needs_a_token_or_a_word() {
     }
     let (path, content) = token(&home);
     let open = home.start("master", &["--host", "0.0.0.0", "--token-file", &path.display().to_string()]);
-    open.get("/kv/A").is_problem(401, "unauthorized");
+    open.get("/kv/A").must_be_problem(401, "unauthorized");
     let bearer = format!("Bearer {content}");
     open.ask("GET", "/health", &[("Authorization", &bearer)], None);
     let insecure = home.start("master", &["--host", "0.0.0.0", "--insecure"]);
-    insecure.get("/master").is(200);
+    insecure.get("/master").must_be(200);
     // An empty or readable-by-all token file is no protection.
     let empty = home.path("empty");
     std::fs::write(&empty, "\n").unwrap();

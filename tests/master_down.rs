@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// True once the master sees worker `index` alive.
 fn is_alive(master: &Node, index: usize) -> bool {
-    let status = master.get("/master").is(200).json();
+    let status = master.get("/master").must_be(200).json();
     status["workers"][index]["alive"] == true
 }
 
@@ -28,7 +28,7 @@ fn reads_and_writes_go_on_without_the_master() {
     within(Duration::from_secs(20), "writes go on", || (load.done() > before + 50).then_some(()));
     let mut writers = load.finish();
     writers[0].check(&cluster.worker);
-    cluster.worker.get("/health").is(200);
+    cluster.worker.get("/health").must_be(200);
     assert_eq!(
         second.value("A").as_deref(),
         Some(b"before".as_slice()),

@@ -33,7 +33,7 @@ fn burst(cluster: &Cluster, node: &Node, name: &str) {
             })
         })
         .collect();
-    let replies: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let replies: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("a writer")).collect();
     let mut stored = 0;
     let mut session = Session::new(cluster.worker.port);
     for (number, reply) in replies.into_iter().enumerate() {
@@ -43,18 +43,18 @@ fn burst(cluster: &Cluster, node: &Node, name: &str) {
             201 => {
                 let found = session
                     .ask("GET", &format!("/kv/{}", encode(format!("{name} {number}"))), &[], None)
-                    .is(200);
+                    .must_be(200);
                 assert!(found.body == vec![number as u8; LARGE], "value {number} came back changed");
                 stored += 1;
             }
-            503 => drop(reply.is_problem(503, "overloaded")),
-            504 => drop(reply.is_problem(504, "unknown_outcome")),
+            503 => drop(reply.must_be_problem(503, "overloaded")),
+            504 => drop(reply.must_be_problem(504, "unknown_outcome")),
             status => panic!("{status}: {}", reply.text()),
         }
     }
     println!("{name}: {stored} of 100 stored, peak {} MiB", peak(node) >> 20);
     assert!(stored > 0);
-    node.get("/health").is(200);
+    node.get("/health").must_be(200);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn readers_that_do_not_read() {
             })
             .collect();
         for number in 0..20 {
-            node.get("/health").is(200);
+            node.get("/health").must_be(200);
             node.put("busy", number.to_string());
         }
         println!("peak {} MiB with 150 readers of 8 MiB that do not read", peak(node) >> 20);

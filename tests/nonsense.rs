@@ -20,8 +20,8 @@ fn both(cluster: &Cluster) -> [(&'static str, &Node); 2] {
 #[track_caller]
 fn unharmed(cluster: &Cluster) {
     for (name, node) in both(cluster) {
-        node.get("/health").is(200);
-        assert_eq!(node.get("/kv").is(200).json()["keys"], json!([]), "on {name}");
+        node.get("/health").must_be(200);
+        assert_eq!(node.get("/kv").must_be(200).json()["keys"], json!([]), "on {name}");
     }
 }
 
@@ -49,7 +49,7 @@ fn unknown_paths_and_methods() {
                 reply.text()
             );
         }
-        node.get("/cat").is_problem(404, "not_found");
+        node.get("/cat").must_be_problem(404, "not_found");
         for (method, path) in [
             ("PATCH", "/kv/A"),
             ("POST", "/kv/A"),
@@ -67,8 +67,8 @@ fn unknown_paths_and_methods() {
                 reply.text()
             );
         }
-        node.ask("PATCH", "/kv/A", &[], Some(b"x")).is_problem(405, "method_not_allowed");
-        node.ask("PATCH", "/get/A", &[], None).is_problem(405, "method_not_allowed");
+        node.ask("PATCH", "/kv/A", &[], Some(b"x")).must_be_problem(405, "method_not_allowed");
+        node.ask("PATCH", "/get/A", &[], None).must_be_problem(405, "method_not_allowed");
     }
     unharmed(&cluster);
 }
@@ -94,7 +94,7 @@ fn bad_percent_encoding() {
             let reply = node.get(path);
             assert_eq!((reply.status, reply.word().as_str()), (400, "bad_request"), "{path} on {name}");
         }
-        node.get("/kv?prefix=%zz").is_problem(400, "bad_request");
+        node.get("/kv?prefix=%zz").must_be_problem(400, "bad_request");
     }
     unharmed(&cluster);
 }
@@ -202,7 +202,7 @@ fn headers_and_urls_without_end() {
             if let Ok(reply) = node.raw(bytes.as_bytes()) {
                 assert!((400..500).contains(&reply.status), "{} on {name}: {}", reply.status, reply.text());
             }
-            node.get("/health").is(200);
+            node.get("/health").must_be(200);
         }
         assert!(common::resident(node.pid()) < 300 << 20, "{} bytes resident", common::resident(node.pid()));
     }
@@ -256,7 +256,7 @@ fn json_that_is_not() {
             &[],
             Some(b"{\"ops\":[{\"op\":\"put\",\"key\":\"\xff\",\"value\":\"\"}]}"),
         )
-        .is_problem(400, "bad_request");
+        .must_be_problem(400, "bad_request");
     }
     unharmed(&cluster);
 }
@@ -286,7 +286,7 @@ fn idle_connections_keep_nobody_from_being_served() {
         // Somebody else is served as if they were not there: each request on a connection of its own.
         let start = Instant::now();
         for number in 0..20 {
-            node.get("/health").is(200);
+            node.get("/health").must_be(200);
             node.put("busy", number.to_string());
         }
         assert!(
@@ -299,7 +299,7 @@ fn idle_connections_keep_nobody_from_being_served() {
         drop(idle);
         let files = || std::fs::read_dir(format!("/proc/{}/fd", node.pid())).map_or(0, Iterator::count);
         within(PATIENCE, "the connections are closed", || (files() < count / 2).then_some(()));
-        node.ask("DELETE", "/kv/busy", &[], None).is(204);
+        node.ask("DELETE", "/kv/busy", &[], None).must_be(204);
     }
     unharmed(&cluster);
 }
@@ -366,6 +366,6 @@ fn a_pipeline_of_good_and_bad_is_answered_in_order() {
     let statuses = [201, 400, 200, 204].map(|_| common::http::read_reply(&mut reader, false).unwrap().status);
     assert_eq!(statuses, [201, 400, 200, 204]);
     let mut session = Session::new(port);
-    session.ask("GET", "/kv/A", &[], None).is(404);
+    session.ask("GET", "/kv/A", &[], None).must_be(404);
     unharmed(&cluster);
 }

@@ -101,7 +101,7 @@ fn a_key_that_was_seen_expired_stays_away_after_a_kill() {
     for round in 0..4 {
         let paths = [format!("/kv/short{round}?ttl=1s"), format!("/kv/long{round}?ttl=1h")];
         for path in &paths {
-            cluster.worker.ask("PUT", path, &[], Some(b"x")).is(201);
+            cluster.worker.ask("PUT", path, &[], Some(b"x")).must_be(201);
         }
         let short = format!("/kv/short{round}");
         if round % 2 == 0 {
@@ -112,16 +112,16 @@ fn a_key_that_was_seen_expired_stays_away_after_a_kill() {
         cluster.worker.launch = cluster.worker.launch.clone().env("CATSTORE_BOOT_ID", &boot_id);
         cluster.worker.restart();
         if round % 2 == 0 {
-            cluster.worker.get(&short).is_problem(404, "not_found");
+            cluster.worker.get(&short).must_be_problem(404, "not_found");
         }
         until("it expires", || (cluster.worker.get(&short).status == 404).then_some(()));
-        cluster.worker.get(&format!("/kv/long{round}")).is(200);
+        cluster.worker.get(&format!("/kv/long{round}")).must_be(200);
     }
 }
 
 /// What the master says about each worker that matters for life: index to uuid and group.
 fn registrations(master: &Node) -> BTreeMap<u64, (String, u64)> {
-    let status: Value = master.get("/master").is(200).json();
+    let status: Value = master.get("/master").must_be(200).json();
     let workers = status["workers"].as_array().unwrap_or_else(|| panic!("no workers: {status}"));
     workers
         .iter()
@@ -194,7 +194,7 @@ fn a_master_that_is_killed_while_workers_register_gives_each_index_once() {
                     outcome.code, outcome.err
                 )
             });
-            let facts = worker.get("/worker").is(200).json();
+            let facts = worker.get("/worker").must_be(200).json();
             let known = registrations(&master);
             let (uuid, _) = &known[&facts["index"].as_u64().expect("an index")];
             assert_eq!(facts["uuid"], *uuid);

@@ -7,7 +7,7 @@ use common::{Cluster, Session, counter};
 #[test]
 fn concurrent_writes_share_syncs() {
     let cluster = Cluster::start();
-    let page = |name: &str| counter(&cluster.worker.get("/metrics").is(200).text(), name);
+    let page = |name: &str| counter(&cluster.worker.get("/metrics").must_be(200).text(), name);
     let (syncs, commands) = (page("catstore_log_syncs_total"), page("catstore_commands_total"));
     let port = cluster.worker.port;
     let threads: Vec<_> = (0..32)
@@ -16,7 +16,7 @@ fn concurrent_writes_share_syncs() {
                 let mut session = Session::new(port);
                 for number in 0..60 {
                     let path = format!("/kv/w{writer}-{number}");
-                    session.ask("PUT", &path, &[], Some(b"a value")).is(201);
+                    session.ask("PUT", &path, &[], Some(b"a value")).must_be(201);
                 }
             })
         })
@@ -33,7 +33,7 @@ fn concurrent_writes_share_syncs() {
 #[test]
 fn a_lone_write_is_synced_before_it_is_acknowledged() {
     let cluster = Cluster::start();
-    let syncs = || counter(&cluster.worker.get("/metrics").is(200).text(), "catstore_log_syncs_total");
+    let syncs = || counter(&cluster.worker.get("/metrics").must_be(200).text(), "catstore_log_syncs_total");
     for number in 0..20 {
         let before = syncs();
         cluster.worker.put("A", number.to_string());

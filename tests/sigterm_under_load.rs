@@ -32,7 +32,7 @@ fn every_accepted_request_is_answered() {
             .map(|(begun, _)| start.saturating_duration_since(*begun))
             .collect();
         // A request that was still on its way into the process has no promise, nor has one that came after.
-        let limit = Duration::from_millis(100);
+        let limit = Duration::from_millis(500);
         assert!(dropped.iter().all(|age| *age < limit), "accepted and not answered: {dropped:?}");
         println!(
             "round {round}: stopped after {took:?}; without an answer, begun before the signal: {dropped:?}"
@@ -62,7 +62,7 @@ fn what_waits_for_another_node_is_answered_too() {
         .collect();
     // It has read them all once it has answered somebody who came later, on every thread that it has.
     for _ in 0..50 {
-        cluster.master.get("/health").is(200);
+        cluster.master.get("/health").must_be(200);
     }
     let start = Instant::now();
     cluster.master.signal(Signal::TERM);
@@ -88,7 +88,7 @@ fn what_waits_for_a_dead_end_holds_it_up_for_five_seconds_at_most() {
     let mut stream = connect(port).unwrap();
     stream.write_all(&request(port, "PUT", "/kv/A", &[], Some(b"sad"))).unwrap();
     for _ in 0..50 {
-        cluster.master.get("/health").is(200);
+        cluster.master.get("/health").must_be(200);
     }
     let start = Instant::now();
     cluster.master.stop();

@@ -19,7 +19,7 @@ fn percentile(node: &Node) -> Duration {
         .map(|number| {
             let start = Instant::now();
             let path = if number % 2 == 0 { "/health" } else { "/cluster" };
-            session.ask("GET", path, &[], None).is(200);
+            session.ask("GET", path, &[], None).must_be(200);
             start.elapsed()
         })
         .collect();
@@ -45,7 +45,7 @@ fn a_thousand_wait_at(cluster: &Cluster, node: &Node) {
             body.as_ref().map(<[u8; 4096]>::as_slice),
         );
         let mut stream = connect(node.port).unwrap_or_else(|error| panic!("connection {number}: {error}"));
-        stream.write_all(&bytes).unwrap();
+        stream.write_all(&bytes).expect("the request is sent");
         waiting.push((is_write, stream));
     }
     let sent = Instant::now();

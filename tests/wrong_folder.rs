@@ -32,7 +32,7 @@ fn a_port_that_is_in_use() {
     assert!(matches!(outcome.code, 2 | 4), "exit {}: {}", outcome.code, outcome.err);
     let id = cluster.master.get("/master").json()["cluster"].as_str().unwrap().to_owned();
     assert!(outcome.err.contains(&id), "which cluster? {}", outcome.err);
-    cluster.worker.get("/health").is(200);
+    cluster.worker.get("/health").must_be(200);
 }
 
 #[test]

@@ -44,15 +44,15 @@ impl Reply {
 
     /// Asserts the status.
     #[track_caller]
-    pub fn is(self, status: u16) -> Reply {
+    pub fn must_be(self, status: u16) -> Reply {
         assert_eq!(self.status, status, "{} {:?}\n{}", self.status, self.headers, self.text());
         self
     }
 
     /// Asserts a problem document of this status and kind, complete in its parts.
     #[track_caller]
-    pub fn is_problem(self, status: u16, word: &str) -> Reply {
-        let reply = self.is(status);
+    pub fn must_be_problem(self, status: u16, word: &str) -> Reply {
+        let reply = self.must_be(status);
         assert!(
             reply.header("content-type").is_some_and(|kind| kind.starts_with("application/problem+json")),
             "not a problem document: {:?} {}",

@@ -409,7 +409,7 @@ impl Node {
         match reply.status {
             200 => Some(reply.body),
             404 => {
-                reply.is_problem(404, "not_found");
+                reply.must_be_problem(404, "not_found");
                 None
             }
             status => panic!("{status} {}", reply.text()),
