@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::node::finish;
+use common::finish;
 use common::{Cluster, Home, Outcome, free_port, listed};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -302,7 +302,7 @@ fn completions_for_the_usual_shells() {
 /// What a command prints on a terminal, with its exit code. Nothing if there is no `script` to give it one.
 fn on_a_terminal(cluster: &Cluster, line: &str) -> Option<(i32, String)> {
     let mut command: Command = cluster.home.command("script");
-    let line = format!("{} {line}", common::node::PROGRAM);
+    let line = format!("{} {line}", common::PROGRAM);
     command.args(["-qec", &line, "/dev/null"]).env("CATSTORE_MASTER", cluster.master.port.to_string());
     if Command::new("script").arg("--version").output().is_err() {
         println!("skipped: there is no `script` to make a terminal with");
@@ -337,7 +337,7 @@ fn a_closed_pipe_is_no_crash() {
     let cluster = Cluster::start();
     cluster.worker.put("large", vec![b'x'; 4 << 20]);
     let mut command: Command = cluster.home.command("sh");
-    let line = format!("{} get large | head -c 10", common::node::PROGRAM);
+    let line = format!("{} get large | head -c 10", common::PROGRAM);
     command.args(["-c", &line]).env("CATSTORE_MASTER", cluster.master.port.to_string());
     let outcome = finish(command, &[]);
     assert_eq!(outcome.out, b"xxxxxxxxxx");

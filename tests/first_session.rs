@@ -86,11 +86,11 @@ fn the_data_folder_can_be_named_by_the_environment() {
 
 /// Runs a shell line in a folder with the program on PATH; gives what it printed and how it ended.
 fn shell(home: &Home, here: &Path, line: &str) -> (bool, String) {
-    let program_folder = Path::new(common::node::PROGRAM).parent().expect("the program's folder");
+    let program_folder = Path::new(common::PROGRAM).parent().expect("the program's folder");
     let path = format!("{}:{}", program_folder.display(), std::env::var("PATH").unwrap_or_default());
     let mut command: Command = home.command("sh");
     command.args(["-c", line]).current_dir(here).env("PATH", path);
-    let outcome = common::node::finish(command, &[]);
+    let outcome = common::finish(command, &[]);
     (outcome.code == 0, format!("{}{}", outcome.text(), outcome.err))
 }
 

@@ -80,12 +80,12 @@ fn without_the_token_nothing_is_served() {
 
     // The command line: by option, by environment, and not at all.
     home.run_at(&master, &["get", "A", "--token-file", &file]).exits(0);
-    let mut command: Command = home.command(common::node::PROGRAM);
+    let mut command: Command = home.command(common::PROGRAM);
     command
         .args(["get", "A"])
         .env("CATSTORE_MASTER", worker.port.to_string())
         .env("CATSTORE_TOKEN_FILE", &file);
-    assert_eq!(common::node::finish(command, &[]).exits(0).text(), "happy");
+    assert_eq!(common::finish(command, &[]).exits(0).text(), "happy");
     let refused = home.run_at(&master, &["get", "A"]).exits(4);
     assert!(refused.err.contains("token"), "{}", refused.err);
 

@@ -9,12 +9,15 @@
 // Each test file is its own crate and uses its own part of this module.
 #![allow(dead_code, unused_imports)]
 
+pub mod home;
 pub mod http;
 pub mod load;
 pub mod node;
+pub mod three;
 
+pub use home::{Home, Outcome, PROGRAM, finish, free_port};
 pub use http::{Reply, Session, encode};
-pub use node::{Home, Launch, Node, Outcome, free_port};
+pub use node::{Launch, Node};
 
 use serde_json::Value;
 use std::fs;
