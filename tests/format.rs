@@ -57,7 +57,8 @@ fn check_worker(name: &str) {
         assert_eq!(record.meta.expires.is_some(), *key == b"ttl");
     }
     let query = ListQuery { prefix: Vec::new(), after: None, limit: 100, values: false };
-    let keys: Vec<Vec<u8>> = reader.list(&query).unwrap().keys.into_iter().map(|listed| listed.key.0).collect();
+    let keys: Vec<Vec<u8>> =
+        reader.list(&query).unwrap().keys.into_iter().map(|listed| listed.key.0).collect();
     assert_eq!(keys, expected.iter().map(|(key, ..)| key.to_vec()).collect::<Vec<_>>());
     drop(reader);
     assert_eq!(handle.numbers().version, 11);

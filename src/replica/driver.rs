@@ -469,3 +469,7 @@ fn unknown(why: &str) -> Error {
 fn wall_clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

@@ -1,0 +1,145 @@
+//! The replica thread on memory doubles: acknowledgement, group commit, failing disks, full disks, close.
+
+use super::*;
+use crate::cluster::slots::SlotTable;
+use crate::replica::command::{Command as Write, Condition, Put, Reply, Request};
+use crate::replica::keyspace::{Keyspace, founding_rows};
+use crate::store::doubles::{Disk, MemoryGenerations, MemoryLog};
+use crate::store::record::checksum;
+use raft::eraftpb::ConfState;
+use std::sync::atomic::AtomicU64;
+
+type Started = Inbox<Keyspace, (MemoryLog, MemoryGenerations)>;
+
+fn disk() -> Disk {
+    let membership = ConfState { voters: vec![1], ..ConfState::default() };
+    Disk::new(7, membership, &founding_rows(&SlotTable::whole(0)).unwrap())
+}
+
+fn start_on(disk: &Disk, free: Arc<AtomicU64>) -> Started {
+    let (log, generations) = disk.open(false);
+    let member = Member::open(1, 7, log, generations).unwrap();
+    let inbox = start(member, Box::new(move || Some(free.load(Ordering::Relaxed)))).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !inbox.shared().serving.load(Ordering::Acquire) {
+        assert!(Instant::now() < deadline, "it does not serve");
+        std::thread::yield_now();
+    }
+    inbox
+}
+
+fn plenty() -> Arc<AtomicU64> {
+    Arc::new(AtomicU64::new(u64::MAX))
+}
+
+fn put(key: &str) -> Request {
+    let put = Put {
+        key: key.as_bytes().to_vec(),
+        value: b"v".to_vec(),
+        checksum: checksum(b"v"),
+        content_type: String::new(),
+        ttl: None,
+        condition: Condition::Any,
+    };
+    Request { id: None, command: Write::Put(put) }
+}
+
+fn delete(key: &str) -> Request {
+    Request { id: None, command: Write::Delete { key: key.as_bytes().to_vec(), condition: Condition::Any } }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn ask(inbox: &Started, request: Request) -> Result<Reply> {
+    inbox.send(request, soon())?.blocking_recv().expect("the thread answers")
+}
+
+#[test]
+fn what_is_acknowledged_survives_a_power_loss() {
+    let disk = disk();
+    let inbox = start_on(&disk, plenty());
+    for number in 0..50 {
+        assert!(matches!(ask(&inbox, put(&number.to_string())), Ok(Reply::Stored { created: true, .. })));
+    }
+    disk.crash(3);
+    let (log, generations) = disk.open(true);
+    let mut member: Member<Keyspace, _, _> = Member::open(1, 8, log, generations).unwrap();
+    member.run(&mut |_| {}).unwrap();
+    assert_eq!(member.machine().publish().counters.keys, 50);
+}
+
+#[test]
+fn commands_that_wait_together_share_an_entry_and_a_sync() {
+    let (log, generations) = disk().open(false);
+    let mut member: Member<Keyspace, _, _> = Member::open(1, 7, log, generations).unwrap();
+    member.run(&mut |_| {}).unwrap();
+    let before = member.core().log().syncs();
+    let mut queue: VecDeque<_> = (0..5000).map(|number| (number + 1, put(&number.to_string()))).collect();
+    let mut commands = 0;
+    for entries in 1..=2 {
+        assert!(member.propose(1, &mut queue).is_empty());
+        let outputs = member.run(&mut |_| {}).unwrap();
+        commands += outputs.commands;
+        assert_eq!((outputs.entries, member.core().log().syncs() - before), (1, entries));
+        assert_eq!(outputs.replies.len() as u64, outputs.commands);
+    }
+    assert_eq!((commands, queue.len()), (5000, 0), "4096 commands are one entry");
+}
+
+#[test]
+fn a_failing_disk_leaves_an_unknown_outcome_and_stops_the_node() {
+    let disk = disk();
+    let inbox = start_on(&disk, plenty());
+    ask(&inbox, put("before")).unwrap();
+    disk.fail_at(1);
+    assert_eq!(ask(&inbox, put("during")).unwrap_err().kind(), Kind::UnknownOutcome);
+    let deadline = soon();
+    while inbox.shared().failure().is_none() {
+        assert!(Instant::now() < deadline, "the failure does not show");
+        std::thread::yield_now();
+    }
+    assert_eq!(ask(&inbox, put("after")).unwrap_err().kind(), Kind::Failed);
+    assert!(!inbox.shared().serving.load(Ordering::Acquire));
+    assert!(inbox.shared().live.read().unwrap().is_none(), "nothing is read after a failure");
+    assert!(inbox.close(Duration::from_secs(20)).is_err(), "there is nothing to close");
+}
+
+#[test]
+fn a_full_disk_refuses_writes_then_deletes_and_serves_again_later() {
+    let free = plenty();
+    let inbox = start_on(&disk(), free.clone());
+    ask(&inbox, put("A")).unwrap();
+    ask(&inbox, put("B")).unwrap();
+    free.store(RESERVE - 1, Ordering::Relaxed);
+    assert_eq!(ask(&inbox, put("C")).unwrap_err().kind(), Kind::DiskFull);
+    assert!(matches!(ask(&inbox, delete("A")), Ok(Reply::Deleted { .. })));
+    free.store(LAST_RESERVE - 1, Ordering::Relaxed);
+    assert_eq!(ask(&inbox, delete("B")).unwrap_err().kind(), Kind::DiskFull);
+    free.store(RESERVE, Ordering::Relaxed);
+    assert!(matches!(ask(&inbox, put("C")), Ok(Reply::Stored { version: 4, created: true })));
+}
+
+#[test]
+fn an_expired_request_is_not_proposed() {
+    let inbox = start_on(&disk(), plenty());
+    let late = inbox.send(put("A"), Instant::now()).unwrap().blocking_recv().unwrap();
+    assert_eq!(late.unwrap_err().kind(), Kind::NoMajority);
+    assert_eq!(inbox.shared().gauges.commands.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_close_finishes_what_was_accepted_and_refuses_the_rest() {
+    let disk = disk();
+    let inbox = start_on(&disk, plenty());
+    let waiting: Vec<_> =
+        (0..500).map(|number| inbox.send(put(&number.to_string()), soon()).unwrap()).collect();
+    inbox.shared().closing.store(true, Ordering::Release);
+    assert_eq!(inbox.send(put("late"), soon()).unwrap_err().kind(), Kind::Closed);
+    let (log, _generations) = inbox.close(Duration::from_secs(20)).unwrap();
+    for receiver in waiting {
+        assert!(matches!(receiver.blocking_recv().unwrap(), Ok(Reply::Stored { .. })));
+    }
+    assert!(log.last_index() > 1);
+}
