@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 const OPTIONS: Options = Options { sizes: Sizes { cache: 1 << 20 } };
 
 fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a fixture") {
+        let entry = entry.expect("an entry");
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
+        if entry.file_type().expect("a type").is_dir() {
             copy(&entry.path(), &target);
         } else {
-            fs::copy(entry.path(), target).unwrap();
+            fs::copy(entry.path(), target).expect("a copy");
         }
     }
 }
@@ -29,7 +29,7 @@ fn open(name: &str, role: Role, root: &Path) -> Folder {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1").join(name);
     let folder = root.join(name);
     copy(&fixture, &folder);
-    Folder::open(&folder, role).unwrap()
+    Folder::open(&folder, role).expect("a data folder")
 }
 
 fn soon() -> Instant {
@@ -37,10 +37,11 @@ fn soon() -> Instant {
 }
 
 fn check_worker(name: &str) {
-    let root = tempfile::tempdir().unwrap();
-    let handle = KeyspaceHandle::open(open(name, Role::Worker, root.path()), &OPTIONS).unwrap();
-    handle.wait_ready(soon()).unwrap();
-    let reader = handle.reader().unwrap();
+    let root = tempfile::tempdir().expect("format 1 is read");
+    let handle =
+        KeyspaceHandle::open(open(name, Role::Worker, root.path()), &OPTIONS).expect("format 1 is read");
+    handle.wait_ready(soon()).expect("format 1 is read");
+    let reader = handle.reader().expect("format 1 is read");
     let expected: [(&[u8], Vec<u8>, u64, &str); 7] = [
         (b"\x00\xff/B b", b"\x00\xff\x80cat".to_vec(), 4, "image/jpeg"),
         (b"A", b"happy".to_vec(), 3, "text/plain"),
@@ -51,18 +52,18 @@ fn check_worker(name: &str) {
         (b"{t}2", vec![0xff, 0], 10, ""),
     ];
     for (key, value, version, content_type) in &expected {
-        let record = reader.get(key).unwrap().unwrap();
+        let record = reader.get(key).expect("format 1 is read").expect("format 1 is read");
         assert_eq!(record.value(), value, "{}", String::from_utf8_lossy(key));
         assert_eq!((record.meta.version, record.meta.content_type.as_str()), (*version, *content_type));
         assert_eq!(record.meta.expires.is_some(), *key == b"ttl");
     }
     let query = ListQuery { prefix: Vec::new(), after: None, limit: 100, values: false };
     let keys: Vec<Vec<u8>> =
-        reader.list(&query).unwrap().keys.into_iter().map(|listed| listed.key.0).collect();
+        reader.list(&query).expect("format 1 is read").keys.into_iter().map(|listed| listed.key.0).collect();
     assert_eq!(keys, expected.iter().map(|(key, ..)| key.to_vec()).collect::<Vec<_>>());
     drop(reader);
     assert_eq!(handle.numbers().version, 11);
-    let folder = handle.close().unwrap();
+    let folder = handle.close().expect("format 1 is read");
     assert_eq!((folder.identity().index, folder.identity().group), (Some(0), Some(0)));
 }
 
@@ -78,12 +79,13 @@ fn a_killed_worker_of_format_1_opens() {
 
 #[test]
 fn a_closed_master_of_format_1_opens() {
-    let root = tempfile::tempdir().unwrap();
-    let handle = DirectoryHandle::open(open("closed-master", Role::Master, root.path()), &OPTIONS).unwrap();
-    handle.wait_ready(soon()).unwrap();
-    let directory = handle.directory().unwrap();
+    let root = tempfile::tempdir().expect("format 1 is read");
+    let handle = DirectoryHandle::open(open("closed-master", Role::Master, root.path()), &OPTIONS)
+        .expect("format 1 is read");
+    handle.wait_ready(soon()).expect("format 1 is read");
+    let directory = handle.directory().expect("format 1 is read");
     assert_eq!(directory.workers.len(), 1);
     assert_eq!(directory.workers[&0].address, "127.0.0.1:3201");
     assert_eq!(directory.slots.count(0), 16384);
-    handle.close().unwrap();
+    handle.close().expect("format 1 is read");
 }

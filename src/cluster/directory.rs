@@ -108,6 +108,19 @@ impl Directory {
         request: &RegisterRequest,
         alive: &[u32],
     ) -> Result<DirectoryReply, DirectoryReply> {
+        for (what, text, limit) in [
+            ("uuid", &request.uuid, 64),
+            ("address", &request.address, 300),
+            ("data folder", &request.data, 4096),
+            ("version", &request.software, 64),
+        ] {
+            if text.len() > limit {
+                return Err(refused(
+                    format!("the {what} of a worker has more than {limit} bytes"),
+                    "shorten it",
+                ));
+            }
+        }
         if let Some(cluster) = request.cluster.as_ref().filter(|cluster| **cluster != self.cluster) {
             return Err(refused(
                 format!(
@@ -352,6 +365,8 @@ mod tests {
     #[test]
     fn strangers_are_refused() {
         let mut directory = directory();
+        let long = RegisterRequest { data: "x".repeat(5000), ..request("a", 3001, 1) };
+        assert!(register(&mut directory, long, &[]).unwrap_err().contains("4096"));
         register(&mut directory, request("a", 3001, 1), &[]).unwrap();
         let foreign = RegisterRequest { cluster: Some("other".into()), ..request("b", 3002, 1) };
         assert!(register(&mut directory, foreign, &[]).unwrap_err().contains("belongs to cluster other"));

@@ -129,4 +129,6 @@ pub enum Reply {
     },
     /// Too many request ids are remembered; nothing was written.
     TooManyRequestIds,
+    /// The request id belongs to another command of the last ten minutes; nothing was written.
+    RequestIdReused,
 }

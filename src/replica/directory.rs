@@ -70,8 +70,16 @@ impl Machine for DirectoryMachine {
         self.clock
     }
 
-    fn size(_command: &DirectoryCommand) -> usize {
-        1024
+    fn size(command: &DirectoryCommand) -> usize {
+        match command {
+            DirectoryCommand::Register { request, alive } => {
+                let texts = [&request.uuid, &request.address, &request.data, &request.software];
+                let cluster = request.cluster.as_ref().map_or(0, String::len);
+                // JSON escapes a byte as six at most.
+                6 * (texts.iter().map(|text| text.len()).sum::<usize>() + cluster) + 12 * alive.len() + 256
+            }
+            DirectoryCommand::MasterAddress { address } => 6 * address.len() + 64,
+        }
     }
 
     fn alone(_command: &DirectoryCommand) -> bool {

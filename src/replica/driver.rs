@@ -202,6 +202,7 @@ where
         gauges: Gauges::default(),
     });
     let (sender, receiver) = sync_channel(INBOX);
+    let space = Space::new(free_bytes());
     let mut driver = Driver {
         member: Some(member),
         shared: shared.clone(),
@@ -213,12 +214,44 @@ where
         next_ticket: NOBODY + 1,
         next_tick: Instant::now() + Duration::from_millis(TICK_MS),
         ticks: 0,
+        space,
     };
     std::thread::Builder::new()
         .name("replica".into())
         .spawn(move || driver.live())
         .map_err(|error| Error::new(Kind::System, "the replica thread does not start").cause(error))?;
     Ok(Inbox { sender, shared })
+}
+
+/// The free space of the disk as it was at the last tick. What was accepted since counts against it as often as it will
+/// be written: to the log, to LevelDB's own log, and to a table.
+struct Space {
+    free: Option<u64>,
+    accepted: u64,
+}
+
+impl Space {
+    fn new(free: Option<u64>) -> Space {
+        Space { free, accepted: 0 }
+    }
+
+    /// Accepts a command of `size` bytes. Errors with `DiskFull`.
+    fn admit(&mut self, size: u64, needs_space: bool) -> Result<()> {
+        const WRITTEN_TIMES: u64 = 3;
+        let Some(free) = self.free else { return Ok(()) };
+        let free = free.saturating_sub(WRITTEN_TIMES * self.accepted);
+        if free >= if needs_space { RESERVE } else { LAST_RESERVE } {
+            self.accepted += size;
+            return Ok(());
+        }
+        let reserves = format!(
+            "free space: writes go on above {} MiB, deletes above {} MiB",
+            RESERVE >> 20,
+            LAST_RESERVE >> 20
+        );
+        let detail = format!("only {} MiB are free on the disk of this node", free >> 20);
+        Err(Error::new(Kind::DiskFull, detail).hint(reserves))
+    }
 }
 
 struct Driver<M: Machine, L: RaftLog, G: Generations> {
@@ -232,6 +265,7 @@ struct Driver<M: Machine, L: RaftLog, G: Generations> {
     next_ticket: Ticket,
     next_tick: Instant,
     ticks: u64,
+    space: Space,
 }
 
 struct Caller<M: Machine> {
@@ -321,18 +355,17 @@ where
     }
 
     fn accept(&mut self, command: Command<M>) {
-        let gauges = &self.shared.gauges;
-        gauges.queued.fetch_sub(1, Ordering::Relaxed);
+        self.shared.gauges.queued.fetch_sub(1, Ordering::Relaxed);
         let refusal = if command.deadline <= Instant::now() {
             Some(Error::new(
                 Kind::NoMajority,
                 "the request waited longer than its deadline; nothing was written",
             ))
         } else {
-            self.no_space(&command.command)
+            self.space.admit(command.size, M::needs_space(&command.command)).err()
         };
         if let Some(error) = refusal {
-            gauges.queued_bytes.fetch_sub(command.size, Ordering::Relaxed);
+            self.shared.gauges.queued_bytes.fetch_sub(command.size, Ordering::Relaxed);
             // A caller that is gone needs no answer.
             let _ = command.reply.send(Err(error));
             return;
@@ -343,31 +376,23 @@ where
         self.queue.push_back((ticket, command.command));
     }
 
-    fn no_space(&self, command: &M::Command) -> Option<Error> {
-        let free = (self.free_bytes)()?;
-        let wanted = if M::needs_space(command) { RESERVE } else { LAST_RESERVE };
-        (free < wanted).then(|| {
-            Error::new(Kind::DiskFull, format!("only {} MiB are free on the disk of this node", free >> 20))
-                .hint(format!(
-                    "free space: writes go on above {} MiB, deletes above {} MiB",
-                    RESERVE >> 20,
-                    LAST_RESERVE >> 20
-                ))
-        })
-    }
-
     /// One round: ticks that are due, one entry from the queue, and everything that Raft asks for.
     fn step(&mut self) -> Result<()> {
         let Some(member) = &mut self.member else { return Ok(()) };
         let now = Instant::now();
-        if now >= self.next_tick {
+        let now_is_tick = now >= self.next_tick;
+        if now_is_tick {
             // Ticks that were missed are dropped, never caught up in a burst.
             member.tick();
+            self.space = Space::new((self.free_bytes)());
             self.next_tick = now + Duration::from_millis(TICK_MS);
             self.ticks += 1;
             if self.ticks % TICKS_PER_LOOK == 1 {
                 self.shared.gauges.log_bytes.store(member.core().log().bytes(), Ordering::Relaxed);
             }
+        }
+        if now_is_tick && self.space.admit(0, false).is_ok() {
+            member.propose_due(wall_clock());
         }
         let refused = member.propose(wall_clock(), &mut self.queue);
         let outputs = member.run(&mut |_messages| {})?;
@@ -424,8 +449,14 @@ where
         Ok(())
     }
 
-    /// At a close, what the group has not agreed on has an unknown outcome; a lone voter never leaves any.
+    /// At a close: what came behind it was certainly not written; what the group has not agreed on has an unknown
+    /// outcome, which a lone voter never leaves.
     fn refuse_unfinished(&mut self) {
+        while let Ok(job) = self.receiver.try_recv() {
+            if let Job::Command(command) = job {
+                let _ = command.reply.send(Err(self.shared.closed_error()));
+            }
+        }
         for ticket in std::mem::take(&mut self.callers).into_keys().collect::<Vec<_>>() {
             self.reply(ticket, Err(unknown("the node was closed before the group agreed")));
         }
@@ -433,12 +464,12 @@ where
 
     /// After a failure: what was proposed has an unknown outcome, everything else was certainly not written.
     fn answer_all(&mut self, failure: &Error) {
-        let proposed: Vec<Ticket> = self.member.as_mut().map(Member::take_waiting).unwrap_or_default();
         let refusal = as_refusal(failure);
         let callers: Vec<(Ticket, Caller<M>)> = self.callers.drain().collect();
+        // Tickets ascend: what is still queued was not proposed.
+        let queued = self.queue.front().map_or(Ticket::MAX, |(ticket, _)| *ticket);
         for (ticket, caller) in callers {
-            let waiting =
-                self.queue.iter().any(|(queued, _)| *queued == ticket) && !proposed.contains(&ticket);
+            let waiting = ticket >= queued;
             let error =
                 if waiting { refusal.clone() } else { unknown("the disk failed while it was being written") };
             let _ = caller.reply.send(Err(error));

@@ -130,6 +130,10 @@ impl<M: Machine> Replica<M> {
         }
     }
 
+    fn starts(&self) -> u64 {
+        driver::lock(&self.folder).as_ref().map_or(0, |folder| folder.identity().starts)
+    }
+
     /// The first close wins; others find it closed. The folder comes back even if the replica had failed: then
     /// without the note of a clean close, so that the next start checks log and state against each other.
     fn close(&self) -> Result<Folder> {
@@ -242,6 +246,11 @@ impl KeyspaceHandle {
         numbers
     }
 
+    /// How often the folder was opened, this time included; 0 once it is closed.
+    pub fn starts(&self) -> u64 {
+        self.replica.starts()
+    }
+
     /// Why the replica stopped by itself, if it did. `Damaged` asks for exit code 5.
     pub fn failure(&self) -> Option<Error> {
         self.replica.shared.failure()
@@ -256,6 +265,11 @@ impl KeyspaceHandle {
     /// The data folder.
     pub fn path(&self) -> PathBuf {
         self.replica.path.clone()
+    }
+
+    /// Notes that a master has confirmed this start: [`Folder::confirm_start`]. Blocks for a sync.
+    pub fn confirm_start(&self) -> Result<()> {
+        driver::lock(&self.replica.folder).as_mut().map_or(Ok(()), Folder::confirm_start)
     }
 }
 
@@ -289,6 +303,11 @@ impl DirectoryHandle {
     /// As [`KeyspaceHandle::numbers`]; keys and bytes are 0.
     pub fn numbers(&self) -> Numbers {
         self.replica.numbers()
+    }
+
+    /// As [`KeyspaceHandle::starts`].
+    pub fn starts(&self) -> u64 {
+        self.replica.starts()
     }
 
     /// As [`KeyspaceHandle::failure`].

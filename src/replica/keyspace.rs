@@ -22,9 +22,13 @@ pub const REMEMBER_MS: u64 = 10 * 60 * 1000;
 /// At most so many request ids are remembered; beyond it a request with a new id is refused.
 pub const MAX_REQUESTS: u64 = 1 << 20;
 /// A sweep removes at most so many records and so many request ids.
-const SWEEP_ROWS: usize = 1000;
+const SWEEP_ROWS: usize = 4000;
 /// The group's clock moves on at least so often while records with a time to live exist, in milliseconds.
 const CLOCK_STEP_MS: u64 = 1000;
+/// Request ids that are too old are forgotten about so often while no record expires, in milliseconds.
+const FORGET_STEP_MS: u64 = 60_000;
+/// A sweep ends after records of so many bytes: each is read once.
+const SWEEP_BYTES: u64 = 16 << 20;
 /// Stands for the slot where a command has no key.
 const NO_SLOT: u16 = crate::cluster::slots::SLOTS;
 
@@ -103,6 +107,7 @@ pub struct Keyspace {
     counters: Counters,
     slots: Arc<SlotTable>,
     more_to_sweep: bool,
+    swept_at: u64,
 }
 
 impl Machine for Keyspace {
@@ -117,7 +122,12 @@ impl Machine for Keyspace {
         let slots: SlotTable = serde_json::from_slice(&slots)
             .map_err(|error| Error::new(Kind::Damaged, "the row of slots is not readable").cause(error))?;
         slots.check().map_err(|why| Error::new(Kind::Damaged, why))?;
-        Ok(Keyspace { counters: Counters::decode(&counters)?, slots: Arc::new(slots), more_to_sweep: false })
+        Ok(Keyspace {
+            counters: Counters::decode(&counters)?,
+            slots: Arc::new(slots),
+            more_to_sweep: false,
+            swept_at: 0,
+        })
     }
 
     fn position(&self) -> Position {
@@ -194,10 +204,13 @@ impl Machine for Keyspace {
     }
 
     fn due(&self, now: u64) -> Option<Request> {
-        let counters = &self.counters;
-        let waits = counters.expiring > 0 || counters.requests > 0;
-        (waits && (self.more_to_sweep || now >= counters.clock.saturating_add(CLOCK_STEP_MS)))
-            .then_some(Request { id: None, command: Command::Sweep })
+        let pause = match &self.counters {
+            counters if counters.expiring > 0 => CLOCK_STEP_MS,
+            counters if counters.requests > 0 => FORGET_STEP_MS,
+            _ => return None,
+        };
+        let due = self.more_to_sweep || now >= self.swept_at.saturating_add(pause);
+        due.then_some(Request { id: None, command: Command::Sweep })
     }
 
     fn publish(&self) -> Published {
@@ -215,11 +228,12 @@ impl Keyspace {
             return self.execute(changes, request.command);
         };
         let row = keys::request(slot, id.as_bytes());
+        let fingerprint = fingerprint(&request.command)?;
         let mut replaced = None;
         if let Some(remembered) = changes.get(&row)? {
-            let (at, reply) = decode_remembered(&remembered)?;
+            let (at, first, reply) = decode_remembered(&remembered)?;
             if at.saturating_add(REMEMBER_MS) > self.counters.clock {
-                return Ok(reply);
+                return Ok(if first == fingerprint { reply } else { Reply::RequestIdReused });
             }
             replaced = Some(at);
         } else if self.counters.requests >= MAX_REQUESTS {
@@ -230,7 +244,7 @@ impl Keyspace {
             Some(at) => changes.delete(keys::request_age(at, slot, id.as_bytes())),
             None => self.counters.requests += 1,
         }
-        changes.put(row, encode_remembered(self.counters.clock, &reply)?);
+        changes.put(row, encode_remembered(self.counters.clock, fingerprint, &reply)?);
         changes.put(keys::request_age(self.counters.clock, slot, id.as_bytes()), Vec::new());
         Ok(reply)
     }
@@ -338,11 +352,19 @@ impl Keyspace {
     fn sweep(&mut self, changes: &mut Changes<'_>) -> Result<Reply> {
         let (from, to) = keys::expiries_until(self.counters.clock);
         let expiries = changes.first_rows(&from, &to, SWEEP_ROWS)?;
-        let mut rows = expiries.len() as u64;
+        let (mut rows, mut bytes) = (0, 0);
+        let full = expiries.len() >= SWEEP_ROWS;
+        let mut cut = false;
         for row in expiries {
+            if bytes >= SWEEP_BYTES {
+                cut = true;
+                break;
+            }
+            rows += 1;
             let Some((at, key)) = keys::expiry_parts(&row) else { continue };
             match self.current(changes, key)? {
                 Some(meta) if meta.expires == Some(at) => {
+                    bytes += meta.size;
                     self.counters.version += 1;
                     self.remove(changes, key, &meta);
                 }
@@ -351,7 +373,9 @@ impl Keyspace {
         }
         if let Some(until) = self.counters.clock.checked_sub(REMEMBER_MS) {
             let (from, to) = keys::request_ages_until(until);
-            for row in changes.first_rows(&from, &to, SWEEP_ROWS)? {
+            let ages = changes.first_rows(&from, &to, SWEEP_ROWS)?;
+            cut |= ages.len() >= SWEEP_ROWS;
+            for row in ages {
                 if let Some((_, slot, id)) = keys::request_age_parts(&row) {
                     changes.delete(keys::request(slot, id));
                     self.counters.requests = self.counters.requests.saturating_sub(1);
@@ -360,7 +384,8 @@ impl Keyspace {
                 changes.delete(row);
             }
         }
-        self.more_to_sweep = rows >= SWEEP_ROWS as u64;
+        self.more_to_sweep = full || cut;
+        self.swept_at = self.counters.clock;
         Ok(Reply::Swept { rows })
     }
 
@@ -489,15 +514,27 @@ fn first_slot(command: &Command) -> u16 {
     keys_of(command).next().map_or(NO_SLOT, slot)
 }
 
-fn encode_remembered(clock: u64, reply: &Reply) -> Result<Vec<u8>> {
-    postcard::to_extend(reply, clock.to_be_bytes().to_vec())
+/// Tells a repeat of a command from another command under the same request id: CRC-32 of its encoding.
+fn fingerprint(command: &Command) -> Result<u32> {
+    postcard::to_allocvec(command)
+        .map(|bytes| record::checksum(&bytes))
+        .map_err(|error| Error::new(Kind::Failed, "a command does not encode").cause(error))
+}
+
+/// Layout: clock u64 big-endian, fingerprint of the command u32 big-endian, the reply.
+fn encode_remembered(clock: u64, fingerprint: u32, reply: &Reply) -> Result<Vec<u8>> {
+    let mut row = clock.to_be_bytes().to_vec();
+    row.extend_from_slice(&fingerprint.to_be_bytes());
+    postcard::to_extend(reply, row)
         .map_err(|error| Error::new(Kind::Failed, "a reply does not encode").cause(error))
 }
 
-fn decode_remembered(row: &[u8]) -> Result<(u64, Reply)> {
+fn decode_remembered(row: &[u8]) -> Result<(u64, u32, Reply)> {
     let damaged = || Error::new(Kind::Damaged, "a remembered request is not readable");
-    let (clock, reply) = row.split_first_chunk::<8>().ok_or_else(damaged)?;
-    Ok((u64::from_be_bytes(*clock), postcard::from_bytes(reply).map_err(|error| damaged().cause(error))?))
+    let (clock, rest) = row.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let (fingerprint, reply) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
+    let reply = postcard::from_bytes(reply).map_err(|error| damaged().cause(error))?;
+    Ok((u64::from_be_bytes(*clock), u32::from_be_bytes(*fingerprint), reply))
 }
 
 #[cfg(test)]

@@ -250,6 +250,7 @@ fn keys_expire_by_the_clock_of_the_group_and_never_come_back() {
     let mut fixture = Fixture::new();
     fixture.one(Command::Put(put_with(b"A", b"1", Condition::Any, Some(500))));
     assert_eq!(fixture.value(b"A"), Some(b"1".to_vec()));
+    fixture.one(Command::Sweep);
     assert!(fixture.machine.due(fixture.clock + 999).is_none());
     assert!(fixture.machine.due(fixture.clock + 1000).is_some());
     fixture.clock += 499;
@@ -294,6 +295,11 @@ fn a_repeat_of_a_request_gets_the_first_reply_for_ten_minutes() {
     fixture.one(put(b"A", b"2"));
     assert_eq!(fixture.with_id("r", put(b"A", b"1")), first);
     assert_eq!(fixture.value(b"A"), Some(b"2".to_vec()), "the repeat did not undo the newer write");
+    assert_eq!(
+        fixture.with_id("r", put(b"A", b"other")),
+        Reply::RequestIdReused,
+        "another command is no repeat"
+    );
     let repeats = [
         Request { id: Some("s".into()), command: put(b"A", b"3") },
         Request { id: Some("s".into()), command: put(b"A", b"3") },
@@ -322,7 +328,7 @@ fn too_many_request_ids_are_refused_not_forgotten() {
         Keyspace::encode(1, &[Request { id: Some("new".into()), command: put(b"A", b"2") }]).unwrap();
     let applied = fixture.machine.apply(&fixture.rows, Position { index: 2, term: 1 }, &payload).unwrap();
     assert_eq!(applied.replies, [Reply::TooManyRequestIds]);
-    let payload = Keyspace::encode(1, &[Request { id: Some("r".into()), command: put(b"A", b"2") }]).unwrap();
+    let payload = Keyspace::encode(1, &[Request { id: Some("r".into()), command: put(b"A", b"1") }]).unwrap();
     let applied = fixture.machine.apply(&fixture.rows, Position { index: 3, term: 1 }, &payload).unwrap();
     assert_eq!(applied.replies, [first]);
 }
@@ -383,9 +389,10 @@ proptest! {
     }
 
     #[test]
-    fn replies_come_back(clock: u64, version: u64, created: bool) {
+    fn replies_come_back(clock: u64, fingerprint: u32, version: u64, created: bool) {
         let reply = Reply::Stored { version, created };
-        prop_assert_eq!(decode_remembered(&encode_remembered(clock, &reply).unwrap()).unwrap(), (clock, reply));
+        let row = encode_remembered(clock, fingerprint, &reply).unwrap();
+        prop_assert_eq!(decode_remembered(&row).unwrap(), (clock, fingerprint, reply));
     }
 
     #[test]

@@ -87,12 +87,9 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         })
     }
 
-    /// Takes as many commands from the front of `queue` as one entry holds and proposes them. What is due by itself
-    /// is proposed when nothing else waits. Returns the callers that were refused: certainly not written.
+    /// Takes as many commands from the front of `queue` as one entry holds and proposes them. Returns the callers that
+    /// were refused: certainly not written.
     pub fn propose(&mut self, now: u64, queue: &mut VecDeque<(Ticket, M::Command)>) -> Vec<(Ticket, Error)> {
-        if queue.is_empty() && self.may_read_alone() && self.waiting.is_empty() {
-            queue.extend(self.machine.due(now).map(|command| (NOBODY, command)));
-        }
         let (tickets, commands) = take_entry::<M>(queue);
         if tickets.is_empty() {
             return Vec::new();
@@ -104,6 +101,16 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
                 Vec::new()
             }
             Err(error) => tickets.into_iter().map(|ticket| (ticket, error.clone())).collect(),
+        }
+    }
+
+    /// Proposes what the machine does by itself, if it is due and this member leads.
+    pub fn propose_due(&mut self, now: u64) {
+        if self.may_read_alone()
+            && let Some(command) = self.machine.due(now)
+        {
+            // Refused only while too much waits; it is due again at the next tick.
+            let _ = self.propose(now, &mut VecDeque::from([(NOBODY, command)]));
         }
     }
 
@@ -147,11 +154,6 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
     /// True if nobody waits for an entry of this member.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty()
-    }
-
-    /// Everybody who waits for an entry of this member: after an error their outcome is unknown.
-    pub fn take_waiting(&mut self) -> Vec<Ticket> {
-        std::mem::take(&mut self.waiting).into_values().flat_map(|(_, tickets)| tickets).collect()
     }
 
     /// True if this member may serve linearizable reads without asking anybody.

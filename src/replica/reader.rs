@@ -18,6 +18,8 @@ use std::sync::Arc;
 const PAGE_BYTES: usize = 8 << 20;
 /// Bytes of a listed key besides key, content type and value, about.
 const LISTED_BYTES: usize = 96;
+/// A page ends after so many rows, also where most of them have expired.
+const PAGE_ROWS: usize = 100_000;
 
 /// A right to read, taken for one request.
 pub struct Reader {
@@ -62,7 +64,8 @@ impl Reader {
         Ok(Some(record).filter(|record| !expired(&record.meta, self.published.counters.clock)))
     }
 
-    /// One page of keys in byte order; it ends at `limit` keys or 8 MiB.
+    /// One page of keys in byte order; it ends at `limit` keys or 8 MiB, or after 100,000 rows: then `after` may be
+    /// behind the last key, or stand there without any.
     pub fn list(&self, query: &ListQuery) -> Result<ListPage> {
         self.stop_on_failure(self.page(query))
     }
@@ -90,21 +93,29 @@ impl Reader {
         let mut bytes = 0;
         let mut more = false;
         let mut problem = None;
-        self.state.scan(&from, &to, &mut |row, value| match self.listed(row, value, query.values) {
-            Ok(None) => ControlFlow::Continue(()),
-            Ok(Some((listed, size))) => {
-                if page.keys.len() >= query.limit || (bytes > 0 && bytes + size > PAGE_BYTES) {
-                    more = true;
+        let mut rows = 0;
+        self.state.scan(&from, &to, &mut |row, value| {
+            match self.listed(row, value, query.values) {
+                Ok(None) => {}
+                Ok(Some((listed, size))) => {
+                    if page.keys.len() >= query.limit || (bytes > 0 && bytes + size > PAGE_BYTES) {
+                        more = true;
+                        return ControlFlow::Break(());
+                    }
+                    bytes += size;
+                    page.keys.push(listed);
+                }
+                Err(error) => {
+                    problem = Some(error);
                     return ControlFlow::Break(());
                 }
-                bytes += size;
-                page.keys.push(listed);
-                ControlFlow::Continue(())
             }
-            Err(error) => {
-                problem = Some(error);
-                ControlFlow::Break(())
+            rows += 1;
+            if rows < PAGE_ROWS {
+                return ControlFlow::Continue(());
             }
+            page.after = keys::record_key(row).map(|key| JsonBytes(key.to_vec()));
+            ControlFlow::Break(())
         })?;
         if let Some(error) = problem {
             return Err(error);

@@ -4,6 +4,7 @@
 
 use super::call::Caller;
 use super::facts;
+use super::node::Mode;
 use super::site::{Event, Member, Site};
 use super::worker::{self, Worker};
 use crate::cluster::view::{HeartbeatReply, HeartbeatRequest, RegisterReply};
@@ -101,7 +102,7 @@ fn run(site: &Site, caller: &Caller) {
 fn step(site: &Site, worker: &Worker, caller: &Caller) -> Result<()> {
     if worker.beat.state().registered == Some(worker.node.starts()) {
         let facts = facts::worker_facts(site, worker);
-        let beat = HeartbeatRequest { run: worker.run, facts, epoch: site.view().epoch };
+        let beat = HeartbeatRequest { run: worker.run(), facts, epoch: site.view().epoch };
         let reply = ask(site, worker, |master| {
             caller.post::<_, HeartbeatReply>(master, "/internal/heartbeat", &beat, TIMEOUT)
         });
@@ -120,6 +121,9 @@ fn step(site: &Site, worker: &Worker, caller: &Caller) -> Result<()> {
         caller.post::<_, RegisterReply>(master, "/internal/register", &request, TIMEOUT)
     })?;
     learn(site, reply.view);
+    if let Mode::Open(replica) = &*worker.node.mode() {
+        replica.confirm_start()?;
+    }
     worker.beat.state().registered = Some(starts);
     log::info!("registered with the master as worker {}", reply.index);
     Ok(())

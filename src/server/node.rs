@@ -24,6 +24,8 @@ pub(crate) trait Replica: Clone + Send + Sync + 'static {
     fn failure(&self) -> Option<Error>;
     /// Its numbers.
     fn numbers(&self) -> Numbers;
+    /// How often its folder was opened, this time included.
+    fn starts(&self) -> u64;
 }
 
 macro_rules! replica {
@@ -43,6 +45,9 @@ macro_rules! replica {
             }
             fn numbers(&self) -> Numbers {
                 <$handle>::numbers(self)
+            }
+            fn starts(&self) -> u64 {
+                <$handle>::starts(self)
             }
         }
     };
@@ -155,14 +160,13 @@ impl<H: Replica> Node<H> {
         let Some(own) = folder.take() else {
             return Err(self.refusal(&Mode::Starting));
         };
-        let starts = own.identity().starts + 1;
         let opened = H::open(own, &self.options).and_then(|replica| {
             replica.wait_ready(Instant::now() + READY)?;
             Ok(replica)
         });
         match opened {
             Ok(replica) => {
-                self.starts.store(starts, Ordering::Relaxed);
+                self.starts.store(replica.starts(), Ordering::Relaxed);
                 self.set(Mode::Open(replica));
                 Ok(true)
             }

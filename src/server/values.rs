@@ -217,6 +217,11 @@ pub(crate) async fn submit(site: &Site, request: Request, deadline: Instant) -> 
         Ok(Reply::TooManyRequestIds) => {
             Err(Error::new(Kind::Overloaded, "too many request ids were given in the last ten minutes"))
         }
+        Ok(Reply::RequestIdReused) => Err(Error::new(
+            Kind::Conflict,
+            "the request id belongs to another request of the last ten minutes",
+        )
+        .hint("give each request an id of its own; only a repeat has the same")),
         Err(error) if error.kind() == Kind::Closed => Err(site.refusal()),
         outcome => outcome,
     }

@@ -13,9 +13,10 @@ use super::site::{Place, Site};
 use crate::cluster::view::{RegisterReply, RegisterRequest};
 use crate::error::{Error, Kind, Result};
 use crate::replica::handle::KeyspaceHandle;
-use crate::replica::{Folder, Identity, Role};
+use crate::replica::{Folder, Role};
 use crate::replica::{found_worker, read_routes, save_routes};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,7 @@ pub(crate) struct Worker {
     /// The worker that the command line wants to clone.
     pub(crate) clone: Option<u32>,
     /// The random number of this run.
-    pub(crate) run: u64,
+    run: AtomicU64,
     /// The background task that keeps the master informed.
     pub(crate) beat: Heartbeat,
     registered: OnceLock<Registered>,
@@ -70,7 +71,7 @@ impl Worker {
             files: files(options)?,
             max_value: options.max_value,
             clone: options.clone,
-            run,
+            run: AtomicU64::new(run),
             beat: Heartbeat::default(),
             registered: OnceLock::new(),
         })
@@ -79,6 +80,11 @@ impl Worker {
     /// What the master made of this worker, once it is known.
     pub(crate) fn registered(&self) -> Option<&Registered> {
         self.registered.get()
+    }
+
+    /// The random number of this run.
+    pub(crate) fn run(&self) -> u64 {
+        self.run.load(Ordering::Relaxed)
     }
 
     /// Its index.
@@ -127,11 +133,11 @@ pub(crate) fn start(site: &Arc<Site>, options: &WorkerOptions, port: u16) -> Res
         site.learn(view);
     }
     let caller = Caller::new(options.node.token.clone());
-    // The start is counted on disk before the master hears of it: a start that dies in between must not look like
-    // a copy of the folder the next time. Opening the stores counts once more.
-    folder.save(Identity { starts: folder.identity().starts + 1, ..folder.identity().clone() })?;
+    // The start is counted on disk before the master hears of it.
+    worker.run.store(folder.begin_start(worker.run())?, Ordering::Relaxed);
     let reply = introduce(site, worker, &folder, &caller)?;
     if let Some(reply) = &reply {
+        folder.confirm_start()?;
         if let Some(note) = &reply.note {
             eprintln!("{note}");
         }
@@ -155,7 +161,7 @@ pub(crate) fn request(site: &Site, worker: &Worker, starts: u64, folder: Option<
     RegisterRequest {
         uuid: identity
             .map_or_else(|| known.map(|known| known.uuid.clone()).unwrap_or_default(), |i| i.uuid.clone()),
-        run: worker.run,
+        run: worker.run(),
         starts,
         address: site.address().to_owned(),
         data: site.place.get().map(|place| place.data.display().to_string()).unwrap_or_default(),

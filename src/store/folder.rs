@@ -42,6 +42,8 @@ pub struct Folder {
     path: PathBuf,
     identity: Identity,
     lock: File,
+    /// The start that is under way is counted already.
+    counted: bool,
 }
 
 /// The log and the state of a folder, opened.
@@ -88,7 +90,7 @@ impl Folder {
                 identity
             }
         };
-        let mut folder = Folder { path, identity, lock };
+        let mut folder = Folder { path, identity, lock, counted: false };
         folder.sign_lock()?;
         Ok(folder)
     }
@@ -108,6 +110,26 @@ impl Folder {
         identity::write(&self.path, &identity)?;
         self.identity = identity;
         self.sign_lock()
+    }
+
+    /// Counts a start of the process durably before anybody hears of it, and returns the number of this run: `fresh`,
+    /// or that of an earlier start that no master confirmed.
+    pub fn begin_start(&mut self, fresh: u64) -> Result<u64> {
+        self.counted = true;
+        if let Some(run) = self.identity.pending {
+            return Ok(run);
+        }
+        let starts = self.identity.starts + 1;
+        self.save(Identity { starts, pending: Some(fresh), ..self.identity.clone() })?;
+        Ok(fresh)
+    }
+
+    /// A master has confirmed the start.
+    pub fn confirm_start(&mut self) -> Result<()> {
+        if self.identity.pending.is_none() {
+            return Ok(());
+        }
+        self.save(Identity { pending: None, ..self.identity.clone() })
     }
 
     /// True once [`Folder::found`] finished.
@@ -141,7 +163,7 @@ impl Folder {
         self.save(Identity { stores: true, ..self.identity.clone() })
     }
 
-    /// Opens the stores. Raises the start counter and removes the note of a clean close, durably, before it returns.
+    /// Opens the stores. Raises the start counter, unless [`Folder::begin_start`] did, and removes the note of a clean close, durably, before it returns.
     /// After a crash, if the boot id differs from the last run's, removes the state's write-ahead logs first. Compares
     /// the log with what a clean close noted, or after a crash with the applied index of the state and the commit
     /// index: a log that is shorter is [`crate::error::Kind::Damaged`].
@@ -174,7 +196,7 @@ impl Folder {
         let log = EngineLog::open(&log_folder)?;
         let stores = Stores { log, state };
         self.check(&stores, note)?;
-        let starts = self.identity.starts + 1;
+        let starts = self.identity.starts + u64::from(!std::mem::take(&mut self.counted));
         self.save(Identity { starts, boot, clean: None, ..self.identity.clone() })?;
         Ok(stores)
     }

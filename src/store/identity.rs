@@ -61,6 +61,10 @@ pub struct Identity {
     pub stores: bool,
     /// How often the stores were opened.
     pub starts: u64,
+    /// The run that began to start and that no master has confirmed yet. The next start repeats its number and
+    /// counts nothing, so that a start that died on the way is no copy, and a copy that was refused stays refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<u64>,
     /// The machine's boot id at the last start.
     pub boot: String,
     /// Set by a clean close, removed by the next start.
@@ -85,6 +89,7 @@ impl Identity {
             group: None,
             stores: false,
             starts: 0,
+            pending: None,
             boot: String::new(),
             clean: None,
         })
@@ -142,6 +147,7 @@ mod tests {
             group: Some(0),
             stores: true,
             starts: 3,
+            pending: None,
             boot: "b1".into(),
             clean: Some(CleanClose { last_index: 9, last_term: 2, applied: 8 }),
         }
