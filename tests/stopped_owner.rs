@@ -50,11 +50,14 @@ fn a_thousand_wait_at(cluster: &Cluster, node: &Node) {
     }
     let sent = Instant::now();
 
-    let during = percentile(node);
+    // The median of five looks: the first may still see the thousand arrive.
+    let mut looks = [(); 5].map(|()| percentile(node));
+    looks.sort();
+    let during = looks[2];
     let grown = resident(node.pid()).saturating_sub(memory);
-    println!("p99 {before:?} before, {during:?} while {WAITING} wait; {} KiB more", grown >> 10);
+    println!("p99 {before:?} before, {looks:?} while {WAITING} wait; {} KiB more", grown >> 10);
     // Twice would be the promise on a quiet machine; this catches a node that is tied up.
-    assert!(during < before * 4 + Duration::from_millis(250), "p99 went from {before:?} to {during:?}");
+    assert!(during < before * 2 + Duration::from_millis(100), "p99 went from {before:?} to {during:?}");
     assert!(grown < 150 << 20, "{grown} bytes more are resident");
 
     let mut words = std::collections::BTreeMap::new();
