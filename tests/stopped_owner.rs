@@ -1,5 +1,6 @@
 //! "One stuck machine makes the others hang." The owner of the keys is stopped in its tracks, a thousand requests
 //! for it wait at a node that forwards: that node stays quick and small, and each request gets an honest end.
+//! Nobody waits for ever: neither does a command, nor a worker whose master is not there.
 
 mod common;
 
@@ -84,6 +85,21 @@ fn a_thousand_wait_at(cluster: &Cluster, node: &Node) {
     });
     assert_eq!(cluster.worker.value("again").as_deref(), Some(b"v".as_slice()));
     percentile(node);
+}
+
+#[test]
+fn a_worker_without_a_master_says_so_and_gives_up() {
+    let home = common::Home::new();
+    let nobody = common::free_port();
+    let start = std::time::Instant::now();
+    let outcome =
+        home.launch("worker", common::free_port(), &["--master", &nobody.to_string()]).refuse().exits(3);
+    assert!(
+        start.elapsed() > Duration::from_secs(20),
+        "it waits 30 seconds for a master that is just starting"
+    );
+    assert!(outcome.err.contains(&nobody.to_string()), "{}", outcome.err);
+    assert!(outcome.out.is_empty());
 }
 
 #[test]
