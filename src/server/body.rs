@@ -63,7 +63,7 @@ impl Lease {
         let before = self.budget.held.fetch_add(more, Ordering::Relaxed);
         self.bytes += more;
         if before + more > TOTAL {
-            return Err(Error::new(Kind::Overloaded, "too many bodies are under way to this node")
+            return Err(Error::new(Kind::Overloaded, "too many bytes are under way to or from this node")
                 .hint("send fewer or smaller requests at once"));
         }
         Ok(())

@@ -5,6 +5,7 @@ use super::error;
 use super::facts;
 use super::forward::{self, DEADLINE};
 use super::guard;
+use super::held;
 use super::many;
 use super::master;
 use super::metrics::Label;
@@ -108,6 +109,7 @@ impl Door {
             Ok(Admitted::Answer(response)) => (Label::Other, false, response),
             Err(refused) => (Label::Other, false, error::respond(&refused)),
         };
+        response = held::hold(response, &self.site.answers);
         respond::secure(&mut response, classic);
         if *self.site.stopping.borrow() {
             response.head_mut().set_connection_type(ConnectionType::Close);

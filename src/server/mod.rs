@@ -29,6 +29,7 @@ mod facts;
 mod files;
 mod forward;
 pub mod guard;
+mod held;
 mod many;
 mod master;
 mod metrics;

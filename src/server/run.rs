@@ -180,10 +180,11 @@ fn serve_here(options: &NodeOptions, site: &Arc<Site>, up: &SyncSender<io::Resul
         let bound = HttpServer::new(factory)
             .workers(threads.max(1))
             .backlog(BACKLOG)
-            .max_connections(CONNECTIONS)
+            .max_connections((CONNECTIONS / threads.max(1)).max(1))
             .keep_alive(Duration::from_secs(75))
             .client_request_timeout(Duration::from_secs(5))
             .client_disconnect_timeout(Duration::from_secs(2))
+            .on_connect(|connection, _| cut_off_idle_readers(connection))
             .shutdown_timeout(DRAIN)
             .disable_signals()
             .bind((host, options.port));
@@ -247,6 +248,17 @@ fn listen_for_signals(events: &Sender<Event>) {
             }
         }
     });
+}
+
+/// A client that takes nothing of its answer for so long is cut off by the system (TCP_USER_TIMEOUT counts bytes that
+/// are not acknowledged, also while the client's window is closed).
+fn cut_off_idle_readers(connection: &dyn std::any::Any) {
+    const PATIENCE_MS: u32 = 30_000;
+    if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>()
+        && let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, PATIENCE_MS)
+    {
+        log::debug!("a connection keeps the system's own patience: {error}");
+    }
 }
 
 /// Raises the number of files and sockets that this process may open to what the system allows it.

@@ -56,6 +56,8 @@ pub(crate) struct Site {
     pub(crate) metrics: Metrics,
     /// Bytes of bodies in memory.
     pub(crate) budget: Arc<Budget>,
+    /// The share of memory that large answers take which are still being sent.
+    pub(crate) answers: Arc<Budget>,
     /// Requests that wait for another node.
     pub(crate) forwarding: AtomicUsize,
     /// Becomes true when the node stops: bodies that are still arriving are dropped.
@@ -94,6 +96,7 @@ impl Site {
             place: OnceLock::new(),
             metrics: Metrics::default(),
             budget: Arc::new(Budget::default()),
+            answers: Arc::new(Budget::default()),
             forwarding: AtomicUsize::new(0),
             stopping: watch::Sender::new(false),
             events,

@@ -261,10 +261,10 @@ impl Folder {
     /// Says in `LOCK` who holds it.
     fn sign_lock(&mut self) -> Result<()> {
         let role = self.identity.role.word();
-        let holder = match self.identity.index {
-            Some(index) => format!("process {} ({role} {index})", std::process::id()),
-            None => format!("process {} ({role})", std::process::id()),
-        };
+        let index = self.identity.index.map(|index| format!(" {index}")).unwrap_or_default();
+        let cluster =
+            self.identity.cluster.as_ref().map(|id| format!(" of cluster {id}")).unwrap_or_default();
+        let holder = format!("process {} ({role}{index}{cluster})", std::process::id());
         let sign = |file: &mut File| -> std::io::Result<()> {
             file.rewind()?;
             file.set_len(0)?;
