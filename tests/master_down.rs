@@ -88,18 +88,3 @@ fn a_master_that_comes_back_knows_who_is_down_and_how_to_start_it() {
     let again = launch.serve();
     assert!(again.ready.starts_with("ready worker 0 at "), "{}", again.ready);
 }
-
-#[test]
-fn a_worker_without_a_master_says_so_and_gives_up() {
-    let home = common::Home::new();
-    let nobody = common::free_port();
-    let start = std::time::Instant::now();
-    let outcome =
-        home.launch("worker", common::free_port(), &["--master", &nobody.to_string()]).refuse().exits(3);
-    assert!(
-        start.elapsed() > Duration::from_secs(20),
-        "it waits 30 seconds for a master that is just starting"
-    );
-    assert!(outcome.err.contains(&nobody.to_string()), "{}", outcome.err);
-    assert!(outcome.out.is_empty());
-}

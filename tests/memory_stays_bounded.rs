@@ -33,7 +33,9 @@ fn burst(cluster: &Cluster, node: &Node, name: &str) {
             })
         })
         .collect();
+    let start = std::time::Instant::now();
     let replies: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("a writer")).collect();
+    let took = start.elapsed();
     let mut stored = 0;
     let mut session = Session::new(cluster.worker.port);
     for (number, reply) in replies.into_iter().enumerate() {
@@ -47,12 +49,15 @@ fn burst(cluster: &Cluster, node: &Node, name: &str) {
                 assert!(found.body == vec![number as u8; LARGE], "value {number} came back changed");
                 stored += 1;
             }
-            503 => drop(reply.must_be_problem(503, "overloaded")),
+            503 => {
+                let reply = reply.must_be_problem(503, "overloaded");
+                assert!(reply.header("retry-after").is_some(), "when again? {:?}", reply.headers);
+            }
             504 => drop(reply.must_be_problem(504, "unknown_outcome")),
             status => panic!("{status}: {}", reply.text()),
         }
     }
-    println!("{name}: {stored} of 100 stored, peak {} MiB", peak(node) >> 20);
+    println!("{name}: {stored} of 100 stored in {took:?}, peak {} MiB", peak(node) >> 20);
     assert!(stored > 0);
     node.get("/health").must_be(200);
 }

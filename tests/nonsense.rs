@@ -186,6 +186,33 @@ fn requests_that_are_not_http() {
 }
 
 #[test]
+fn old_http_and_whole_urls() {
+    let cluster = Cluster::start();
+    for (name, node) in both(&cluster) {
+        let port = node.port;
+        node.put("A", "happy");
+        let send = |text: String| {
+            node.raw(text.as_bytes()).unwrap_or_else(|error| panic!("{text:?} on {name}: {error}"))
+        };
+        assert_eq!(send("GET /get/A HTTP/1.0\r\n\r\n".into()).must_be(200).text(), "happy");
+        let whole =
+            |host: &str| send(format!("GET http://{host}/put/A/new HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        whole(&format!("127.0.0.1:{port}")).must_be(200);
+        whole("evil.example").must_be_problem(403, "forbidden");
+        // The URL counts, not the header beside it (RFC 9112, 3.2.2).
+        let text = format!("GET http://evil.example/put/A/evil HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n");
+        send(text).must_be_problem(403, "forbidden");
+        let two = format!("GET /put/A/evil HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nHost: evil.example\r\n\r\n");
+        assert!((400..500).contains(&send(two).status), "on {name}");
+        let none = send("GET /put/A/evil HTTP/1.1\r\n\r\n".into());
+        assert!((400..500).contains(&none.status), "HTTP/1.1 without a Host on {name}: {}", none.status);
+        assert_eq!(node.value("A").as_deref(), Some(b"new".as_slice()), "on {name}");
+        node.ask("DELETE", "/kv/A", &[], None).must_be(204);
+    }
+    unharmed(&cluster);
+}
+
+#[test]
 fn headers_and_urls_without_end() {
     let cluster = Cluster::start();
     for (name, node) in both(&cluster) {

@@ -119,6 +119,35 @@ fn a_key_that_was_seen_expired_stays_away_after_a_kill() {
     }
 }
 
+/// A writer whose work is done; every one of its keys was written many times.
+fn finished_writer(cluster: &Cluster) -> Writer {
+    let load = Load::start(vec![Writer::new("w", cluster.worker.port, 1, 100)]);
+    until("enough writes are acknowledged", || (load.done() >= 200).then_some(()));
+    let mut writer = load.finish().pop().expect("the writer");
+    writer.check(&cluster.worker);
+    writer
+}
+
+#[test]
+#[should_panic(expected = "instead of what was acknowledged")]
+fn these_tests_would_notice_a_lost_write() {
+    let cluster = Cluster::start();
+    let mut writer = finished_writer(&cluster);
+    for number in 0..6 {
+        cluster.worker.ask("DELETE", &common::node::kv(format!("w/single {number}")), &[], None);
+    }
+    writer.check(&cluster.worker);
+}
+
+#[test]
+#[should_panic(expected = "half a batch")]
+fn these_tests_would_notice_half_a_batch() {
+    let cluster = Cluster::start();
+    let mut writer = finished_writer(&cluster);
+    cluster.worker.ask("DELETE", &common::node::kv("{w}/0b"), &[], None).must_be(204);
+    writer.check(&cluster.worker);
+}
+
 /// What the master says about each worker that matters for life: index to uuid and group.
 fn registrations(master: &Node) -> BTreeMap<u64, (String, u64)> {
     let status: Value = master.get("/master").must_be(200).json();

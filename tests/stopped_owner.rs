@@ -1,5 +1,6 @@
 //! "One stuck machine makes the others hang." The owner of the keys is stopped in its tracks, a thousand requests
 //! for it wait at a node that forwards: that node stays quick and small, and each request gets an honest end.
+//! Nobody waits for ever: neither does a command, nor a worker whose master is not there.
 
 mod common;
 
@@ -50,11 +51,14 @@ fn a_thousand_wait_at(cluster: &Cluster, node: &Node) {
     }
     let sent = Instant::now();
 
-    let during = percentile(node);
+    // The median of five looks: the first may still see the thousand arrive.
+    let mut looks = [(); 5].map(|()| percentile(node));
+    looks.sort();
+    let during = looks[2];
     let grown = resident(node.pid()).saturating_sub(memory);
-    println!("p99 {before:?} before, {during:?} while {WAITING} wait; {} KiB more", grown >> 10);
+    println!("p99 {before:?} before, {looks:?} while {WAITING} wait; {} KiB more", grown >> 10);
     // Twice would be the promise on a quiet machine; this catches a node that is tied up.
-    assert!(during < before * 4 + Duration::from_millis(250), "p99 went from {before:?} to {during:?}");
+    assert!(during < before * 2 + Duration::from_millis(100), "p99 went from {before:?} to {during:?}");
     assert!(grown < 150 << 20, "{grown} bytes more are resident");
 
     let mut words = std::collections::BTreeMap::new();
@@ -81,6 +85,21 @@ fn a_thousand_wait_at(cluster: &Cluster, node: &Node) {
     });
     assert_eq!(cluster.worker.value("again").as_deref(), Some(b"v".as_slice()));
     percentile(node);
+}
+
+#[test]
+fn a_worker_without_a_master_says_so_and_gives_up() {
+    let home = common::Home::new();
+    let nobody = common::free_port();
+    let start = std::time::Instant::now();
+    let outcome =
+        home.launch("worker", common::free_port(), &["--master", &nobody.to_string()]).refuse().exits(3);
+    assert!(
+        start.elapsed() > Duration::from_secs(20),
+        "it waits 30 seconds for a master that is just starting"
+    );
+    assert!(outcome.err.contains(&nobody.to_string()), "{}", outcome.err);
+    assert!(outcome.out.is_empty());
 }
 
 #[test]
