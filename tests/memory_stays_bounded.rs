@@ -7,6 +7,7 @@ use common::http::{connect, read_reply, request};
 use common::node::kv;
 use common::{Cluster, Node, Session, encode};
 use std::io::{BufReader, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const LARGE: usize = 8 << 20;
 /// Less than what all the requests of a burst carry together.
@@ -62,8 +63,16 @@ fn burst(cluster: &Cluster, node: &Node, name: &str) {
     node.get("/health").must_be(200);
 }
 
+/// One after the other: each alone keeps the disk busy for seconds.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn a_burst_of_large_values() {
+    let _alone = alone();
     let cluster = Cluster::start();
     burst(&cluster, &cluster.worker, "at the owner");
     assert!(peak(&cluster.worker) < BOUND, "the worker had {} MiB", peak(&cluster.worker) >> 20);
@@ -74,6 +83,7 @@ fn a_burst_of_large_values() {
 
 #[test]
 fn readers_that_do_not_read() {
+    let _alone = alone();
     let cluster = Cluster::start();
     cluster.worker.put("large", vec![b'x'; LARGE]);
     for node in [&cluster.worker, &cluster.master] {
