@@ -172,6 +172,31 @@ fn a_killed_process_finds_everything_and_so_does_a_lost_boot() {
 }
 
 #[test]
+fn only_a_log_that_was_not_closed_is_written_anew() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, killed) = (folder.path().join("live"), folder.path().join("killed"));
+    let (mut data, stores) = filled(&path);
+    copy(&path, &killed);
+    data.close_stores(stores).unwrap();
+    drop(data);
+    for (path, closed) in [(&path, true), (&killed, false)] {
+        let last =
+            ["log/0000000000000001.raftlog", "log/0000000000000001.rewrite"].map(|name| path.join(name));
+        let inodes = || last.each_ref().map(|file| fs::metadata(file).unwrap().ino());
+        let left = path.join("log/0000000000000001.raftlog.tmp");
+        fs::write(&left, "half a copy").unwrap();
+        let before = inodes();
+        verify(path).unwrap();
+        assert_eq!(before == inodes(), closed, "{}", path.display());
+        // `verify` leaves the folder as a kill does, so that its second start writes anew.
+        verify(path).unwrap();
+        assert!(!left.exists());
+        assert!(before.iter().zip(inodes()).all(|(before, after)| *before != after));
+    }
+}
+
+#[test]
 fn a_log_that_is_shorter_than_the_state_after_a_crash_is_damage() {
     let folder = tempfile::tempdir().unwrap();
     let (data, stores) = filled(folder.path());
