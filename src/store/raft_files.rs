@@ -10,7 +10,7 @@ use super::files;
 use super::tables::Damage;
 use crate::error::Result as StoreResult;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -56,21 +56,31 @@ fn renew(path: &Path) -> StoreResult<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(files::temporary_name(""));
     let temporary = PathBuf::from(temporary);
-    copy(path, &temporary).and_then(|()| fs::rename(&temporary, path)).map_err(|cause| {
-        // It may be that the disk is full: half a copy helps nobody.
+    let write = || -> io::Result<()> {
+        let target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        copy(&File::open(path)?, &target)?;
+        fs::rename(&temporary, path)
+    };
+    let result = write().or_else(|cause| {
         let _ = fs::remove_file(&temporary);
-        files::system("write anew", path, cause)
-    })
+        // A member on a full disk must be able to start. A copy is better only in that a power loss in the middle
+        // of it finds the old file untouched.
+        if cause.kind() == io::ErrorKind::StorageFull { renew_in_place(path) } else { Err(cause) }
+    });
+    result.map_err(|cause| files::system("write anew", path, cause))
+}
+
+fn renew_in_place(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    copy(&file, &file)
 }
 
 /// Copies piece by piece: the system's own copy may share the very blocks that were not written.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut source = File::open(from)?;
-    let target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+fn copy(source: &File, target: &File) -> io::Result<()> {
     let mut piece = vec![0; PIECE];
     let mut position = 0;
     loop {
-        let length = match source.read(&mut piece) {
+        let length = match source.read_at(&mut piece, position) {
             Ok(0) => break,
             Ok(length) => length,
             Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
@@ -190,6 +200,10 @@ mod tests {
         assert!(before[1] != after[1] && before[2] != after[2]);
         all.iter().for_each(|file| assert!(fs::read(name(file)).unwrap() == content, "{file}"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), all.len(), "nothing else is left");
+        // As on a full disk.
+        renew_in_place(&name(all[1])).unwrap();
+        assert_eq!(inodes(), after);
+        assert!(fs::read(name(all[1])).unwrap() == content);
     }
 
     #[test]

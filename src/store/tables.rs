@@ -381,6 +381,19 @@ mod tests {
         assert!(log_records(&log, Left::Crashed).is_err());
     }
 
+    #[test]
+    fn only_the_newest_write_ahead_log_may_be_torn() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = [&masked_crc(&[&[1], b"row"]).to_le_bytes()[..], &[3, 0, 1], b"row"].concat();
+        fs::write(folder.path().join("000007.log"), &log).unwrap();
+        log.pop();
+        fs::write(folder.path().join("000009.log"), &log).unwrap();
+        check_write_ahead_logs(folder.path(), Left::Crashed).unwrap();
+        fs::write(folder.path().join("000011.log"), []).unwrap();
+        let damage = check_write_ahead_logs(folder.path(), Left::Crashed).unwrap_err();
+        assert_eq!(damage.file, folder.path().join("000009.log"));
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>, flips: bool) {
