@@ -154,7 +154,14 @@ impl Directory {
                     "{} is an old copy of worker {index}'s folder: it was opened {} times, the worker's own folder {} times",
                     request.data, request.starts, worker.starts
                 ),
-                format!("start worker {index} from its own folder {}", worker.data),
+                if worker.data == request.data {
+                    format!(
+                        "what worker {index} wrote since is not in it: bring its own folder back to {}",
+                        worker.data
+                    )
+                } else {
+                    format!("start worker {index} from its own folder {}", worker.data)
+                },
             ));
         }
         if request.run != worker.run && request.address != worker.address && alive.contains(&index) {
