@@ -29,6 +29,11 @@ const RESERVE: u64 = 64 << 20;
 /// Free bytes below which every command is refused.
 const LAST_RESERVE: u64 = 16 << 20;
 
+/// What gathers for an entry waits at most for this part of the time that an entry takes, and never longer than this.
+const GATHER_PART: u32 = 4;
+const LONGEST_GATHER: Duration = Duration::from_millis(1);
+/// Enough commands to make a sync worth while.
+const MOST_GATHERED: usize = 1024;
 /// The size of the log is looked up on disk every so many ticks.
 const TICKS_PER_LOOK: u64 = 10;
 
@@ -215,6 +220,8 @@ where
         next_tick: Instant::now() + Duration::from_millis(TICK_MS),
         ticks: 0,
         space,
+        pace: Duration::ZERO,
+        writers: 0,
     };
     std::thread::Builder::new()
         .name("replica".into())
@@ -266,6 +273,10 @@ struct Driver<M: Machine, L: RaftLog, G: Generations> {
     next_tick: Instant,
     ticks: u64,
     space: Space,
+    /// How long an entry takes from its proposal to its replies, smoothed.
+    pace: Duration,
+    /// How many writers there were when the last entry was done.
+    writers: usize,
 }
 
 struct Caller<M: Machine> {
@@ -329,6 +340,9 @@ where
                         Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                     }
                 }
+                if close.is_none() {
+                    close = self.gather()?;
+                }
                 self.step()?;
                 if self.queue.is_empty() {
                     break;
@@ -339,6 +353,25 @@ where
                 return Ok(close);
             }
         }
+    }
+
+    /// Whoever was just answered is likely to write again at once. Waiting for a small part of the time that an entry
+    /// takes lets those writes share the next sync instead of the one after it. It ends as soon as as many commands
+    /// wait as there were writers a moment ago, so that a lone writer never waits.
+    fn gather(&mut self) -> Result<Option<Sender<(L, G)>>> {
+        if self.queue.is_empty() {
+            return Ok(None);
+        }
+        let until = Instant::now() + (self.pace / GATHER_PART).min(LONGEST_GATHER);
+        while self.queue.len() < self.writers.min(MOST_GATHERED) {
+            let left = until.saturating_duration_since(Instant::now());
+            let Ok(job) = self.receiver.recv_timeout(left) else { break };
+            let close = self.take(job)?;
+            if close.is_some() {
+                return Ok(close);
+            }
+        }
+        Ok(None)
     }
 
     fn take(&mut self, job: Job<M, (L, G)>) -> Result<Option<Sender<(L, G)>>> {
@@ -395,7 +428,14 @@ where
             member.propose_due(wall_clock());
         }
         let refused = member.propose(wall_clock(), &mut self.queue);
+        let began = Instant::now();
         let outputs = member.run(&mut |_messages| {})?;
+        if outputs.commands > 0 {
+            self.pace = (7 * self.pace + began.elapsed()) / 8;
+            // Those who are answered now, and those who came meanwhile.
+            let waiting = self.shared.gauges.queued.load(Ordering::Relaxed) as usize;
+            self.writers = outputs.replies.len() + self.queue.len() + waiting;
+        }
         self.publish(&outputs);
         for (ticket, error) in refused {
             self.reply(ticket, Err(error));
