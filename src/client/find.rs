@@ -8,7 +8,7 @@ use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use ureq::http::Method;
+use ureq::http::{HeaderValue, Method};
 
 /// A node that lives answers `GET /cluster` from memory.
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
@@ -80,7 +80,7 @@ impl Client {
                 return;
             }
             match self.ask(node, end) {
-                Ok(view) if known.as_ref().is_none_or(|known| known.cluster == view.cluster) => {
+                Ok(view) if known.as_ref().is_none_or(|known| is_same(known, &view)) => {
                     self.learn(view, node, true);
                     return;
                 }
@@ -94,10 +94,14 @@ impl Client {
     fn learn(&self, view: ClusterView, node: &str, remember: bool) -> Arc<ClusterView> {
         let view = {
             let mut routes = self.routes();
-            if let Some(known) = routes.view.as_ref().filter(|known| known.epoch > view.epoch) {
+            let better = |known: &&Arc<ClusterView>| known.epoch > view.epoch || !is_same(known, &view);
+            if let Some(known) = routes.view.as_ref().filter(better) {
                 return known.clone();
             }
             routes.extra = vec![node.to_owned()];
+            if !view.cluster.is_empty() {
+                routes.cluster = HeaderValue::try_from(&view.cluster).ok();
+            }
             let view = Arc::new(view);
             routes.view = Some(view.clone());
             view
@@ -110,13 +114,21 @@ impl Client {
 
     fn ask(&self, address: &str, end: Instant) -> Result<ClusterView, Failure> {
         let left = end.saturating_duration_since(Instant::now()).min(ANSWER);
-        let mut answer = self.wire.send(address, &Request::new(Method::GET, "/cluster"), left)?;
+        let mut answer = self.wire.send(address, &Request::new(Method::GET, "/cluster"), None, left)?;
         let view: ClusterView = answer.json()?;
+        if HeaderValue::try_from(&view.cluster).is_err() {
+            return Err(Failure::answered(answer.stranger("the name of its cluster is none")));
+        }
         if let Err(error) = view.slots.check() {
             return Err(Failure::answered(answer.stranger(&error)));
         }
         Ok(view)
     }
+}
+
+/// True unless `view` is of another cluster. A node that has just begun to start names none.
+fn is_same(known: &ClusterView, view: &ClusterView) -> bool {
+    known.cluster.is_empty() || known.cluster == view.cluster
 }
 
 /// A random number in `0.0..1.0`; without randomness, the middle.

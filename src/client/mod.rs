@@ -6,7 +6,7 @@
 //! the cluster are kept in the user's cache folder ([`memory`]), for the day on which no seed answers.
 //!
 //! Invariants: a write whose outcome is unknown is never sent again, it ends as `unknown_outcome`; what was certainly
-//! not written is repeated until the deadline; a node of another cluster is never written to by way of the memory;
+//! not written is repeated until the deadline; once the cluster is known, every request names it, so that no node of another one acts on it;
 //! every answer that is held in memory has a bound; a value that does not match its checksum is never returned.
 //!
 //! Left out: what commands print (`cmd`), and request ids, with which a later version will make repeats of writes
@@ -40,6 +40,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use ureq::http::HeaderValue;
 use wire::{Answer, Failure, Request, Wire};
 
 /// The largest value that this version of catstore stores, in bytes.
@@ -67,6 +68,8 @@ struct Routes {
     /// The address that led to the view: it may help where the view's addresses do not. Other seeds are not asked
     /// for keys before they have named this cluster as theirs.
     extra: Vec<String>,
+    /// The id of the cluster, as every request to a node of it carries it.
+    cluster: Option<HeaderValue>,
 }
 
 /// How to make a [`Client`].
@@ -151,8 +154,10 @@ impl Client {
             let Some(address) = journey.choose(&list) else {
                 return Err(nobody(operation.target));
             };
+            let cluster = self.cluster_id();
             let left = end.saturating_duration_since(Instant::now());
-            let attempt = self.wire.send(&address, &operation.request, left).and_then(&mut finish);
+            let attempt =
+                self.wire.send(&address, &operation.request, cluster.as_ref(), left).and_then(&mut finish);
             let failure = match attempt {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
@@ -179,6 +184,10 @@ impl Client {
     fn candidates(&self, target: Target<'_>) -> Candidates {
         let routes = self.routes();
         candidates(routes.view.as_deref(), &routes.extra, target)
+    }
+
+    fn cluster_id(&self) -> Option<HeaderValue> {
+        self.routes().cluster.clone()
     }
 
     /// A poisoned lock only means that another thread panicked: routes are a cache and always whole.

@@ -189,7 +189,8 @@ impl Client {
     fn once(&self, address: &str, path: &str) -> Result<Answer> {
         let address = parse_address(address)?;
         let left = super::find::ANSWER.min(self.deadline);
-        self.wire.send(&address, &Request::new(Method::GET, path), left).map_err(|failure| failure.error)
+        let (request, cluster) = (Request::new(Method::GET, path), self.cluster_id());
+        self.wire.send(&address, &request, cluster.as_ref(), left).map_err(|failure| failure.error)
     }
 }
 

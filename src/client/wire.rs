@@ -6,14 +6,16 @@
 
 use super::decide::Outcome;
 use crate::cluster::view::Problem;
-use crate::error::{Error, Kind};
+use crate::error::{Advice, Error, Kind};
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
-use ureq::http::{HeaderMap, Method, Request as HttpRequest};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest};
 use ureq::{Agent, AsSendBody, Body, SendBody, Timeout};
 
+/// `Catstore-Cluster`: which cluster a request is for, and which one answered it.
+const CLUSTER: HeaderName = HeaderName::from_static("catstore-cluster");
 /// A document or a value that is held in memory may not be larger than this.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
 /// A problem document may not be larger than this.
@@ -110,15 +112,22 @@ impl Wire {
 
     /// Sends `request` to `address` and waits at most `left` for the head of the answer. 2xx is an answer,
     /// everything else a failure. Where a name has several addresses, the next is tried if nothing was sent to one.
-    pub fn send(&self, address: &str, request: &Request<'_>, left: Duration) -> Result<Answer, Failure> {
+    /// If `cluster` is given, only a node of that cluster acts on the request, and only its answer is one.
+    pub fn send(
+        &self,
+        address: &str,
+        request: &Request<'_>,
+        cluster: Option<&HeaderValue>,
+        left: Duration,
+    ) -> Result<Answer, Failure> {
         let unresolved = |error: io::Error| not_sent(address, error);
         let mut places = address.to_socket_addrs().map_err(unresolved)?.take(MOST_PLACES);
         let none = || unresolved(io::Error::other("the name has no address"));
-        let mut last = self.send_to(places.next().ok_or_else(none)?, address, request, left);
+        let mut last = self.send_to(places.next().ok_or_else(none)?, address, request, cluster, left);
         for place in places {
             match &last {
                 Err(failure) if failure.outcome == Outcome::NotSent => {
-                    last = self.send_to(place, address, request, left);
+                    last = self.send_to(place, address, request, cluster, left);
                 }
                 _ => break,
             }
@@ -131,12 +140,16 @@ impl Wire {
         place: SocketAddr,
         address: &str,
         request: &Request<'_>,
+        cluster: Option<&HeaderValue>,
         left: Duration,
     ) -> Result<Answer, Failure> {
         let uri = format!("http://{place}{}", request.path);
         let mut builder = HttpRequest::builder().method(&request.method).uri(uri).header("Host", address);
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
+        }
+        if let Some(cluster) = cluster {
+            builder = builder.header(CLUSTER, cluster);
         }
         if let Some(token) = &self.token {
             builder = builder.header("Authorization", format!("Bearer {token}"));
@@ -162,7 +175,9 @@ impl Wire {
                 let (parts, body) = response.into_parts();
                 let status = parts.status.as_u16();
                 let answer = Answer { status, headers: parts.headers, address: address.to_owned(), body };
-                if parts.status.is_success() {
+                if cluster.is_some_and(|cluster| answer.headers.get(CLUSTER) != Some(cluster)) {
+                    Err(answer.into_foreign_failure(request.is_write()))
+                } else if parts.status.is_success() {
                     Ok(answer)
                 } else {
                     Err(answer.into_failure(request.is_write()))
@@ -290,6 +305,33 @@ impl Answer {
     pub fn stranger(&self, why: &str) -> Error {
         Error::new(Kind::Unreachable, format!("{} does not answer like catstore: {why}", self.address))
             .hint("check the address, or start a master with `catstore master 3000`")
+    }
+
+    /// An answer of something that is no node of our cluster. It says nothing about our keys; but what took a write
+    /// may have passed it on to whoever owns the key.
+    fn into_foreign_failure(self, write: bool) -> Failure {
+        let who = match self.header(CLUSTER.as_str()) {
+            Some(cluster) => format!("{} belongs to another cluster: {cluster}", self.address),
+            None => format!("{} does not answer like a node of this cluster", self.address),
+        };
+        let is_success = (200..300).contains(&self.status);
+        if is_success && write {
+            let error = unknown(format!("{who}; it answered {}, the change may have been made", self.status));
+            return Failure { outcome: Outcome::Broken, error };
+        }
+        let stranger = Error::new(Kind::Unreachable, who)
+            .hint("`catstore status` says which nodes of this cluster are down");
+        if is_success {
+            return Failure { outcome: Outcome::Broken, error: stranger };
+        }
+        // A node of ours that only begins to start does not know its cluster yet.
+        let may_start = self.status == 503 && self.header(CLUSTER.as_str()).is_none();
+        let failure = self.into_failure(write);
+        match failure.outcome {
+            Outcome::Answered(Kind::UnknownOutcome, _) => failure,
+            Outcome::Answered(kind, _) if may_start && kind.advice() == Advice::Retry => failure,
+            _ => Failure { outcome: Outcome::Answered(Kind::Unreachable, None), error: stranger },
+        }
     }
 
     /// An answer that is no success: its problem document, else what its status says.

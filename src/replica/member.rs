@@ -266,7 +266,7 @@ fn decode_change(entry: &Entry) -> Result<ConfChangeV2> {
 fn reconcile<L: RaftLog>(log: &L, applied: Position) -> Result<()> {
     let damaged = |what: String| {
         Error::new(Kind::Damaged, what)
-            .hint("the folder cannot be served: restore a copy of it, or replace this worker")
+            .hint("keep the folder as it is; docs/operations.md, Backup, says how to restore a copy or read its keys")
     };
     let (first, last) = (log.truncated().0, log.last_index());
     if applied.index < first {

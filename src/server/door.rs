@@ -3,8 +3,8 @@
 
 use super::error;
 use super::facts;
-use super::forward::{self, DEADLINE};
-use super::guard;
+use super::forward::{self, CLUSTER, DEADLINE};
+use super::guard::{self, Guard};
 use super::held;
 use super::many;
 use super::master;
@@ -111,6 +111,11 @@ impl Door {
         };
         response = held::hold(response, &self.site.answers);
         respond::secure(&mut response, classic);
+        if request.headers().contains_key(CLUSTER)
+            && let Some(own) = forward::own_cluster(&self.site)
+        {
+            response.headers_mut().insert(CLUSTER, own.clone());
+        }
         if *self.site.stopping.borrow() {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
@@ -120,11 +125,18 @@ impl Door {
         Ok(ServiceResponse::new(request, response))
     }
 
-    /// Asks for the token, routes, and guards what changes something.
+    /// Asks for the token, compares the cluster, routes, and guards what changes something.
     fn admit(&self, request: &HttpRequest) -> Result<Admitted> {
         let headers = request.headers();
         let bytes = |name: HeaderName| headers.get(name).map(HeaderValue::as_bytes);
         self.site.guard.check_token(bytes(AUTHORIZATION))?;
+        for given in headers.get_all(CLUSTER) {
+            match forward::own_cluster(&self.site) {
+                Some(own) => Guard::check_cluster(own, given)?,
+                // It starts; what it will serve may be of another cluster.
+                None => return Err(forward::starting()),
+            }
+        }
         let uri = request.uri();
         let action = match route::parse(request.method().as_str(), uri.path(), uri.query()) {
             Ok(Route::Do(action)) => action,

@@ -8,7 +8,7 @@
 
 use super::body::Lease;
 use super::error;
-use super::site::{Site, Target};
+use super::site::{Member, Site, Target};
 use crate::error::{Error, Kind, Result};
 use actix_web::body::{BoxBody, SizedStream};
 use actix_web::http::header::{
@@ -43,6 +43,9 @@ pub(crate) const FORWARDED: HeaderName = HeaderName::from_static("catstore-forwa
 pub(crate) const DEADLINE: HeaderName = HeaderName::from_static("catstore-deadline");
 /// `Catstore-Request-Id`.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("catstore-request-id");
+
+/// `Catstore-Cluster`: the cluster that a request is for, and the one that answered it.
+pub(crate) const CLUSTER: HeaderName = HeaderName::from_static("catstore-cluster");
 
 const PASSED_ON: [HeaderName; 6] = [CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE, REQUEST_ID];
 const PASSED_BACK: [HeaderName; 10] = [
@@ -124,6 +127,14 @@ pub(crate) fn was_forwarded(headers: &HeaderMap) -> bool {
     headers.contains_key(FORWARDED)
 }
 
+/// The id of this node's cluster, once it is known.
+pub(crate) fn own_cluster(site: &Site) -> Option<&HeaderValue> {
+    site.guard.cluster(|| match &site.member {
+        Member::Worker(worker) => worker.registered().map(|registered| registered.cluster.clone()),
+        Member::Master(_) => Some(site.view().cluster.clone()).filter(|cluster| !cluster.is_empty()),
+    })
+}
+
 /// Sends a request on and passes its answer back.
 ///
 /// Errors: [`Kind::NoMajority`] (certainly not written), [`Kind::UnknownOutcome`], [`Kind::Overloaded`].
@@ -135,6 +146,7 @@ pub(crate) async fn forward(
 ) -> Result<HttpResponse> {
     let Parcel { target, method, path, body, content_type, changes, deadline, lease } = parcel;
     let seat = Seat::take(site, lease)?;
+    let cluster = own_cluster(site).ok_or_else(starting)?;
     let left = deadline.saturating_duration_since(Instant::now());
     if left <= MARGIN {
         return Err(Error::new(Kind::NoMajority, "no time was left to forward the request"));
@@ -156,11 +168,13 @@ pub(crate) async fn forward(
     {
         headers.insert(AUTHORIZATION, value);
     }
+    headers.insert(CLUSTER, cluster.clone());
     headers.insert(FORWARDED, HeaderValue::from_static("1"));
     headers.insert(DEADLINE, HeaderValue::from((left - MARGIN).as_millis() as u64));
     let sending =
         if body.is_empty() && content_type.is_none() && !changes { out.send() } else { out.send_body(body) };
     match tokio::time::timeout(left, sending).await {
+        Ok(Ok(answer)) if !is_of(cluster, &answer) => Err(not_ours(site, &target, answer.status(), changes)),
         Ok(Ok(answer)) => pass_back(answer, head, changes, deadline, seat, &target).await,
         Ok(Err(error)) if !changes || never_sent(&error) => {
             Err(unreachable(site, &target, &error.to_string()))
@@ -195,6 +209,22 @@ fn unknown(target: &Target, why: &str) -> Error {
         format!("worker {} at {} was sent the write, and then: {why}", target.index, target.address),
     )
     .hint("read the key to see whether it was written")
+}
+
+/// True if a node of `cluster` answered. One that only begins to start does not know its cluster, and says 503.
+fn is_of<S>(cluster: &HeaderValue, answer: &awc::ClientResponse<S>) -> bool {
+    match answer.headers().get(CLUSTER) {
+        Some(named) => named == cluster,
+        None => answer.status() == StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// The answer for what stands where a worker should, and is no node of this cluster. It says nothing about our keys;
+/// but what took a write may have passed it on, unless it says that it did not.
+fn not_ours(site: &Site, target: &Target, status: StatusCode, changes: bool) -> Error {
+    let why = format!("what answers there ({}) is no node of this cluster", status.as_u16());
+    let refused = matches!(status.as_u16(), 300..=499 | 503 | 507);
+    if changes && !refused { unknown(target, &why) } else { unreachable(site, target, &why) }
 }
 
 fn start_hint(site: &Site, target: &Target) -> String {
@@ -305,6 +335,12 @@ where
 pub(crate) fn moved() -> Error {
     Error::new(Kind::Moved, "the key belongs to another worker than the one that was asked")
         .hint("ask /cluster for the routes")
+}
+
+/// The error of a node that was asked for a cluster before it knows its own.
+pub(crate) fn starting() -> Error {
+    Error::new(Kind::NoMajority, "this node is starting and does not know its cluster yet")
+        .hint("ask again in a moment")
 }
 
 /// Turns an error into its answer.

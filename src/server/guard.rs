@@ -5,13 +5,16 @@
 //! ours (a rebound name), or if it is a prefetch that nobody asked for.
 
 use crate::error::{Error, Kind, Result};
+use actix_web::http::header::HeaderValue;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 /// What the guard knows of this node.
 #[derive(Debug, Clone, Default)]
 pub struct Guard {
     token: Option<String>,
     names: Vec<String>,
+    cluster: OnceLock<HeaderValue>,
 }
 
 /// The headers that the guard looks at, raw.
@@ -33,12 +36,37 @@ impl Guard {
     /// A guard that asks for `token`, and takes `names` (host names or `host:port`) as this node's own.
     pub fn new(token: Option<String>, names: impl IntoIterator<Item = String>) -> Guard {
         let names = names.into_iter().map(|name| host_of(&name).to_ascii_lowercase()).collect();
-        Guard { token, names }
+        Guard { token, names, cluster: OnceLock::new() }
     }
 
     /// The token that nodes of this cluster send each other.
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
+    }
+
+    /// The id of this node's cluster, which never changes once `id` knows it.
+    pub fn cluster(&self, id: impl FnOnce() -> Option<String>) -> Option<&HeaderValue> {
+        if let Some(known) = self.cluster.get() {
+            return Some(known);
+        }
+        let value = HeaderValue::try_from(id()?).ok()?;
+        Some(self.cluster.get_or_init(|| value))
+    }
+
+    /// Refuses a request for the cluster `given` on a node of the cluster `own`. Errors with [`Kind::Moved`].
+    pub fn check_cluster(own: &HeaderValue, given: &HeaderValue) -> Result<()> {
+        if own == given {
+            return Ok(());
+        }
+        let shown = |id: &HeaderValue| -> String {
+            String::from_utf8_lossy(id.as_bytes()).chars().take(100).flat_map(char::escape_debug).collect()
+        };
+        let (own, given) = (shown(own), shown(given));
+        Err(Error::new(
+            Kind::Moved,
+            format!("this node belongs to cluster {own}, not {given}; nothing was done"),
+        )
+        .hint("ask a node of your cluster for its routes: catstore status"))
     }
 
     /// Refuses a request without the token. Errors with [`Kind::Unauthorized`].

@@ -125,6 +125,8 @@ impl Answer {
 #[derive(Clone, Copy)]
 enum Owner {
     Answers(&'static str),
+    /// As somebody who knows no cluster.
+    Stranger(&'static str),
     Silent,
     HangsUp,
 }
@@ -163,7 +165,12 @@ fn serve_wire(mut stream: TcpStream, kind: Owner, requests: &Mutex<Vec<String>>)
         requests.lock().unwrap().push(text);
         bytes.clear();
         match kind {
-            Owner::Answers(answer) => stream.write_all(answer.as_bytes()).unwrap(),
+            Owner::Answers(answer) => {
+                let (first, rest) = answer.split_once("\r\n").unwrap();
+                let answer = format!("{first}\r\nCatstore-Cluster: c\r\n{rest}");
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+            Owner::Stranger(answer) => stream.write_all(answer.as_bytes()).unwrap(),
             Owner::Silent => {}
             Owner::HangsUp => return drop(stream.shutdown(Shutdown::Both)),
         }
@@ -393,4 +400,67 @@ fn a_node_that_stops_answers_what_it_accepted() {
     let _ = (Answer::read(idle), Answer::read(arriving));
     serving.thread.join().unwrap();
     assert!(began.elapsed() < Duration::from_millis(2900), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_node_of_another_cluster_does_nothing() {
+    let master = master(None);
+    let starting = master.get("/get/A", "Catstore-Cluster: c\r\n");
+    assert_eq!((starting.status, starting.word().as_str()), (503, "no_majority"), "{}", starting.body);
+    assert!(!starting.head.contains("catstore-cluster"), "{}", starting.head);
+    let (address, seen) = owner(Owner::Answers("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
+    master.route_to(address);
+    let table =
+        [("PUT", "/kv/A"), ("GET", "/kv/A"), ("GET", "/put/A/x"), ("POST", "/close"), ("GET", "/health")];
+    for (method, target) in table {
+        let answer = master.line(method, target, "Catstore-Cluster: d\r\n");
+        assert_eq!((answer.status, answer.word().as_str()), (503, "moved"), "{method} {target}");
+        assert!(answer.head.contains("catstore-cluster: c\r\n"), "{}", answer.head);
+        assert!(answer.body.contains("belongs to cluster c, not d; nothing was done"), "{}", answer.body);
+    }
+    let twice = master.get("/kv/A", "Catstore-Cluster: c\r\nCatstore-Cluster: d\r\n");
+    assert_eq!(twice.word(), "moved");
+    assert!(seen.lock().unwrap().is_empty());
+    let ours = master.get("/get/A", "Catstore-Cluster: c\r\n");
+    assert_eq!(ours.status, 200);
+    assert!(ours.head.contains("catstore-cluster: c\r\n"), "{}", ours.head);
+    let plain = master.get("/get/A", "");
+    assert!(plain.status == 200 && !plain.head.contains("catstore-cluster"), "{}", plain.head);
+    for request in seen.lock().unwrap().iter() {
+        assert!(request.to_ascii_lowercase().contains("catstore-cluster: c\r\n"), "{request}");
+    }
+}
+
+#[test]
+fn an_answer_of_something_else_is_not_passed_on() {
+    let put = b"PUT /kv/A HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhappy";
+    let table = [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nETag: \"1\"\r\n\r\nwrong",
+            "no_majority",
+            "unknown_outcome",
+        ),
+        (
+            "HTTP/1.1 201 Created\r\nCatstore-Cluster: d\r\nContent-Length: 0\r\n\r\n",
+            "no_majority",
+            "unknown_outcome",
+        ),
+        ("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", "no_majority", "unknown_outcome"),
+        ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "no_majority", "no_majority"),
+        (
+            "HTTP/1.1 503 Service Unavailable\r\nCatstore-Cluster: d\r\nContent-Length: 0\r\n\r\n",
+            "no_majority",
+            "no_majority",
+        ),
+    ];
+    for (wire, read, write) in table {
+        let master = master(None);
+        let (address, seen) = owner(Owner::Stranger(wire));
+        master.route_to(address);
+        let answer = master.get("/get/A", "");
+        assert_eq!(answer.word(), read, "{wire}: {}", answer.body);
+        assert!(answer.body.contains("no node of this cluster"), "{}", answer.body);
+        assert_eq!(master.ask(put).word(), write, "{wire}");
+        assert_eq!(seen.lock().unwrap().len(), 2, "each was sent once");
+    }
 }

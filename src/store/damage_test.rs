@@ -3,11 +3,13 @@
 use super::doubles::Random;
 use super::files;
 use super::folder::{Folder, Sizes, Stores};
+use super::generation::{LastRun, LevelGenerations};
 use super::identity::{self, Identity, Role};
 use super::keys;
 use super::log::{LogWrite, RaftLog};
 use super::state::{Batch, Generations};
 use super::suite::entry;
+use super::tables;
 use crate::error::{Error, Kind, Result};
 use raft::eraftpb::{ConfState, HardState};
 use std::fs;
@@ -168,6 +170,102 @@ fn a_killed_process_finds_everything_and_so_does_a_lost_boot() {
         assert_eq!(applied, if power_lost { FLUSHED } else { LAST });
         drop((stores, data));
         verify(&copied).unwrap();
+    }
+}
+
+/// The newest write-ahead log of the first generation in `state`.
+fn write_ahead_log(state: &Path) -> PathBuf {
+    tables::write_ahead_logs(&state.join("000001")).unwrap().pop().unwrap()
+}
+
+#[test]
+fn a_hole_in_a_killed_folders_write_ahead_log_is_replayed_from_the_raft_log() {
+    let folder = tempfile::tempdir().unwrap();
+    for (bytes, whole) in [(4096..8192, false), (0..10, false), (0..0, true)] {
+        let path = folder.path().join(format!("{bytes:?}"));
+        drop(filled(&path));
+        let log = write_ahead_log(&path.join("state"));
+        let mut content = fs::read(&log).unwrap();
+        assert!(content.len() > 8192 + 1000, "records lie behind the hole");
+        content[bytes].fill(0);
+        fs::write(&log, content).unwrap();
+        let mut data = Folder::open(&path, Role::Worker).unwrap();
+        let stores = data.open_stores(SIZES).unwrap();
+        let counters = stores.state.live().get(&keys::COUNTERS_ROW).unwrap().unwrap();
+        assert_eq!(keys::applied_of(&counters).unwrap().0, if whole { LAST } else { FLUSHED });
+        drop((stores, data));
+        verify(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_hole_that_leveldb_passes_over_does_not_leave_a_hole_in_the_state() {
+    const PAGE: usize = 4096;
+    const RECORDS: usize = 24;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, killed) = (folder.path().join("state"), folder.path().join("killed"));
+    let patience = std::time::Duration::from_secs(10);
+    LevelGenerations::create(&path, &Batch::default(), SIZES.cache).unwrap().close(patience).unwrap();
+    let state = LevelGenerations::open(&path, SIZES.cache, LastRun::Closed).unwrap();
+    let row = |number: usize| format!("{number:03}").into_bytes();
+    for number in 0..RECORDS {
+        let mut batch = Batch::default();
+        // With the record's header, the batch's header, and the tag and lengths of key and value: a page.
+        batch.put(row(number), vec![1; PAGE - 7 - 12 - (1 + 1 + 3 + 2)]);
+        state.live().write(&batch).unwrap();
+    }
+    copy(&path, &killed);
+    state.close(patience).unwrap();
+    let log = write_ahead_log(&killed);
+    let good = fs::read(&log).unwrap();
+    assert_eq!(good.len(), RECORDS * PAGE, "every record fills a page");
+    let rows_of = |content: &[u8]| -> Vec<usize> {
+        let folder = folder.path().join("opened");
+        let _ = fs::remove_dir_all(&folder);
+        copy(&killed, &folder);
+        fs::write(write_ahead_log(&folder), content).unwrap();
+        let state = LevelGenerations::open(&folder, SIZES.cache, LastRun::Killed).unwrap();
+        let live = state.live();
+        (0..RECORDS).filter(|number| live.get(&row(*number)).unwrap().is_some()).collect()
+    };
+    assert_eq!(rows_of(&good).len(), RECORDS);
+    for cut in [1, PAGE - 3, PAGE + 1] {
+        let kept = RECORDS - cut.div_ceil(PAGE);
+        assert_eq!(
+            rows_of(&good[..good.len() - cut]),
+            (0..kept).collect::<Vec<_>>(),
+            "a torn tail is cut off"
+        );
+    }
+    for page in 0..RECORDS {
+        let mut content = good.clone();
+        content[page * PAGE..(page + 1) * PAGE].fill(0);
+        assert_eq!(rows_of(&content), [0; 0], "a hole at page {page}");
+    }
+}
+
+#[test]
+fn only_a_log_that_was_not_closed_is_written_anew() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, killed) = (folder.path().join("live"), folder.path().join("killed"));
+    let (mut data, stores) = filled(&path);
+    copy(&path, &killed);
+    data.close_stores(stores).unwrap();
+    drop(data);
+    for (path, closed) in [(&path, true), (&killed, false)] {
+        let last =
+            ["log/0000000000000001.raftlog", "log/0000000000000001.rewrite"].map(|name| path.join(name));
+        let inodes = || last.each_ref().map(|file| fs::metadata(file).unwrap().ino());
+        let left = path.join("log/0000000000000001.raftlog.tmp");
+        fs::write(&left, "half a copy").unwrap();
+        let before = inodes();
+        verify(path).unwrap();
+        assert_eq!(before == inodes(), closed, "{}", path.display());
+        // `verify` leaves the folder as a kill does, so that its second start writes anew.
+        verify(path).unwrap();
+        assert!(!left.exists());
+        assert!(before.iter().zip(inodes()).all(|(before, after)| *before != after));
     }
 }
 

@@ -16,8 +16,9 @@ pub(super) fn system(what: &str, path: &Path, cause: io::Error) -> Error {
 
 /// Damage that was found in `path`.
 pub(super) fn damaged(path: &Path, reason: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Damaged, format!("{} is damaged: {reason}", path.display()))
-        .hint("restore the data folder from a backup, or start this member anew in an empty folder")
+    Error::new(Kind::Damaged, format!("{} is damaged: {reason}", path.display())).hint(
+        "keep the folder as it is; docs/operations.md, Backup, says how to restore a copy or read its keys",
+    )
 }
 
 /// Makes the names inside `folder` survive a power loss.

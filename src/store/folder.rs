@@ -163,9 +163,10 @@ impl Folder {
         self.save(Identity { stores: true, ..self.identity.clone() })
     }
 
-    /// Opens the stores. Raises the start counter, unless [`Folder::begin_start`] did, and removes the note of a clean close, durably, before it returns.
-    /// After a crash, if the boot id differs from the last run's, removes the state's write-ahead logs first. Compares
-    /// the log with what a clean close noted, or after a crash with the applied index of the state and the commit
+    /// Opens the stores. Raises the start counter, unless [`Folder::begin_start`] did, and removes the note of a clean
+    /// close, durably, before it returns. After a crash, if the boot id differs from the last run's, removes the
+    /// state's write-ahead logs first, and writes the last files of the log anew, as a sync of them may have failed.
+    /// Compares the log with what a clean close noted, or after a crash with the applied index of the state and the commit
     /// index: a log that is shorter is [`crate::error::Kind::Damaged`].
     ///
     /// The note is removed last, so that a folder that is found damaged is found damaged again.
@@ -193,6 +194,9 @@ impl Folder {
             None => LastRun::PowerLost,
         };
         let state = LevelGenerations::open(&state_folder, sizes.cache, last_run)?;
+        if last_run != LastRun::Closed {
+            raft_files::renew_last(&log_folder)?;
+        }
         let log = EngineLog::open(&log_folder)?;
         let stores = Stores { log, state };
         self.check(&stores, note)?;

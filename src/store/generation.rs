@@ -34,7 +34,7 @@ pub struct LevelGenerations {
 pub enum LastRun {
     /// It closed the stores.
     Closed,
-    /// The process died; what it wrote is there.
+    /// The process died. What it wrote is there, unless the disk refused it unnoticed.
     Killed,
     /// The machine may have lost power: write-ahead logs may have holes.
     PowerLost,
@@ -162,13 +162,16 @@ impl LevelGenerations {
         if !path.is_dir() {
             return Err(files::damaged(&path, "the live generation is missing"));
         }
-        if last_run == LastRun::PowerLost {
+        if last_run == LastRun::PowerLost || last_run == LastRun::Killed && !logs_are_whole(&path) {
             remove_write_ahead_logs(&path)?;
         }
         let left = if last_run == LastRun::Closed { Left::Closed } else { Left::Crashed };
         let open = Arc::new(OpenCount::default());
         let live = Generation::open(path, Expect::One(left), cache, &open)?;
         check_format(&live)?;
+        // CURRENT may have been renamed by a run that died before its name was on disk: it must be, before what it no
+        // longer names is gone.
+        files::sync_folder(folder)?;
         let orphans = orphans(folder, number)?;
         if let Some(highest) =
             orphans.iter().map(|(number, _)| *number).max().filter(|number| *number >= next)
@@ -295,6 +298,16 @@ fn orphans(folder: &Path, live: u64) -> Result<Vec<(u64, PathBuf)>> {
         }
     }
     Ok(orphans)
+}
+
+fn logs_are_whole(folder: &Path) -> bool {
+    match tables::check_write_ahead_logs(folder, Left::Crashed) {
+        Ok(()) => true,
+        Err(damage) => {
+            log::warn!("{damage}; the write-ahead logs are dropped, the Raft log replays what they held");
+            false
+        }
+    }
 }
 
 /// LevelDB drops a full memtable's write-ahead log unsynced, so after a power loss a later log may be there while an
