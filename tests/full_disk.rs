@@ -92,6 +92,7 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
         }
     };
 
+    worker.put("probe", "a small value");
     let ballast = disk.0.join("ballast");
     let said = fill(&ballast, &worker);
     println!("refused with: {said}");
