@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A file system of its own in memory, unmounted when it is dropped.
 struct SmallDisk(PathBuf);
@@ -45,22 +45,32 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Puts a ballast file on the disk that grows until a small write is refused; gives the refusal's words.
+/// Free bytes of the disk that `place` is on.
+fn free_bytes(place: &Path) -> usize {
+    let output = Command::new("df").args(["-k", "--output=avail"]).arg(place).output().expect("df");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let kibibytes = text.lines().nth(1).and_then(|line| line.trim().parse::<usize>().ok());
+    kibibytes.unwrap_or_else(|| panic!("df says {text:?}")) * 1024
+}
+
+/// Puts a ballast file on the disk that leaves less and less until small writes are refused; gives the refusal's
+/// words. Between two steps a node has time to look at its disk, which it need not do for each write.
 fn fill(ballast: &Path, worker: &Node) -> String {
     let mut file = File::create(ballast).expect("a ballast file");
-    let mut step = 4 << 20;
-    loop {
-        let reply = worker.ask("PUT", &kv("probe"), &[], Some(b"a small value"));
-        if reply.status == 507 {
-            reply.clone().must_be_problem(507, "disk_full");
-            return reply.text();
-        }
-        assert!(matches!(reply.status, 200 | 201), "{} {}", reply.status, reply.text());
-        while file.write_all(&vec![0; step]).is_err() {
-            assert!(step > 4096, "the disk is full to the last page and nothing was refused");
-            step /= 2;
+    for left in [48, 32, 24, 20] {
+        let more = free_bytes(ballast).saturating_sub(left << 20);
+        file.write_all(&vec![0; more]).expect("ballast that fits");
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(5) {
+            let reply = worker.ask("PUT", &kv("probe"), &[], Some(b"a small value"));
+            if reply.status == 507 {
+                return reply.must_be_problem(507, "disk_full").text();
+            }
+            assert!(matches!(reply.status, 200 | 201), "{} {}", reply.status, reply.text());
+            common::pause(20);
         }
     }
+    panic!("20 MiB are left on the disk and nothing is refused");
 }
 
 #[test]
@@ -82,6 +92,7 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
         }
     };
 
+    worker.put("probe", "a small value");
     let ballast = disk.0.join("ballast");
     let said = fill(&ballast, &worker);
     println!("refused with: {said}");

@@ -185,16 +185,20 @@ fn a_repeat_with_a_request_id_gets_the_first_reply() {
                 first.version()
             );
         }
+        // It stands for one request: another one under it is refused, not answered with the first one's reply.
+        put(&id, "something else").must_be_problem(409, "conflict");
         // A failed condition and a delete are replies too.
-        let headers = [("Catstore-Request-Id", "delete-1"), ("If-Match", "\"999999\"")];
+        let id = format!("delete-1-{name}");
+        let headers = [("Catstore-Request-Id", id.as_str()), ("If-Match", "\"999999\"")];
         node.ask("DELETE", &path, &headers, None).must_be_problem(412, "condition_failed");
         let headers = [("Catstore-Request-Id", format!("delete-2-{name}"))];
         let headers: Vec<(&str, &str)> = headers.iter().map(|(key, value)| (*key, value.as_str())).collect();
         node.ask("DELETE", &path, &headers, None).must_be(204);
         node.ask("DELETE", &path, &headers, None).must_be(204);
         node.ask("DELETE", &path, &[], None).must_be(404);
-        let batch = json!({"ops": [{"op": "check", "key": "q", "version": 0}, {"op": "put", "key": "q", "value": name}]});
-        let headers = [("Catstore-Request-Id", "batch-1")];
+        let batch = json!({"ops": [{"op": "check", "key": format!("q{name}"), "version": 0}, {"op": "put", "key": format!("q{name}"), "value": name}]});
+        let id = format!("batch-{name}");
+        let headers = [("Catstore-Request-Id", id.as_str())];
         let first =
             node.ask("POST", "/batch", &headers, Some(batch.to_string().as_bytes())).must_be(200).json();
         let again =
