@@ -30,7 +30,7 @@ const RESERVE: u64 = 64 << 20;
 const LAST_RESERVE: u64 = 16 << 20;
 
 /// What gathers for an entry waits at most for this part of the time that an entry takes, and never longer than this.
-const GATHER_PART: u32 = 4;
+const GATHER_PART: u32 = 2;
 const LONGEST_GATHER: Duration = Duration::from_millis(1);
 /// Enough commands to make a sync worth while.
 const MOST_GATHERED: usize = 1024;

@@ -182,7 +182,7 @@ fn serve_here(options: &NodeOptions, site: &Arc<Site>, up: &SyncSender<io::Resul
             .backlog(BACKLOG)
             .max_connections((CONNECTIONS / threads.max(1)).max(1))
             .keep_alive(Duration::from_secs(75))
-            .client_request_timeout(Duration::from_secs(5))
+            .client_request_timeout(Duration::from_secs(10))
             .client_disconnect_timeout(Duration::from_secs(2))
             .on_connect(|connection, _| cut_off_idle_readers(connection))
             .shutdown_timeout(DRAIN)

@@ -22,7 +22,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-const WRITE_BUFFER: usize = 16 << 20;
+/// A small memtable is a shallow one: every write and most reads search it.
+const WRITE_BUFFER: usize = 4 << 20;
+/// LevelDB maps its tables into memory and checks a block's checksum at each read of it, so that small blocks are read
+/// faster; the price is a larger index.
+const BLOCK: usize = 1 << 10;
 const OPEN_FILES: i32 = 1000;
 
 /// A row's key, as the bindings want it: owned.
@@ -71,6 +75,7 @@ impl LevelState {
             error_if_exists: expect == Expect::None,
             paranoid_checks: true,
             write_buffer_size: Some(WRITE_BUFFER),
+            block_size: Some(BLOCK),
             max_open_files: Some(OPEN_FILES),
             cache: Some(Cache::new(cache)),
             ..Options::new()
