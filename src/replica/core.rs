@@ -15,7 +15,7 @@ pub const TICK_MS: u64 = 100;
 pub const ELECTION_TICKS: usize = 10;
 /// Ticks between heartbeats of a leader.
 const HEARTBEAT_TICKS: usize = 2;
-/// The largest log entry in bytes, with some room for the frame around the largest command.
+/// A message to another member carries about so many bytes of entries, or one larger entry.
 const MAX_MESSAGE: u64 = 1 << 20;
 /// At most so many bytes may wait for a majority.
 const MAX_UNCOMMITTED: u64 = 64 << 20;

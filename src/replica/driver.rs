@@ -1,8 +1,9 @@
 //! The replica thread: a bounded inbox before it, a [`Member`] that it steps, and what it publishes for readers.
 //!
 //! The thread is the rim: it has the clock, the waiting and the disk. While an entry is being synced the next one
-//! gathers in the inbox: group commit without a timer. Nothing is acknowledged before it is applied, and what is
-//! published (the live generation, the counters) is published before the replies leave.
+//! gathers in the inbox, and for a part of that time whoever was just answered may join it: group commit. Nothing is
+//! acknowledged before it is applied, and what is published (the live generation, the counters) is published before
+//! the replies leave.
 
 use super::core::TICK_MS;
 use super::machine::Machine;

@@ -106,21 +106,7 @@ pub(crate) async fn put(
         }
         Owner::There(target) => {
             let body = if in_path { Vec::new() } else { value };
-            send(
-                door,
-                asked,
-                Parcel {
-                    target,
-                    method: asked.request.method().clone(),
-                    path: asked.path_and_query(),
-                    body,
-                    content_type: None,
-                    changes: true,
-                    deadline,
-                    lease,
-                },
-            )
-            .await
+            pass_on(door, asked, target, body, lease, true).await
         }
     }
 }
