@@ -4,9 +4,10 @@ PREFIX ?= $(HOME)/.local
 CARGO ?= cargo
 SEEDS ?= 1000
 SECONDS ?= 600
+TORTURE_MINUTES ?= 15
 DATA = $${XDG_DATA_HOME:-$$HOME/.local/share}/catstore
 
-.PHONY: help demo test check fix build install uninstall simulate fuzz bench setup deny
+.PHONY: help demo test check fix build install uninstall simulate fuzz bench bench-groups bench-failover torture setup deny
 
 help:
 	@echo 'make demo             a master and a worker to play with, until Ctrl-C'
@@ -17,8 +18,11 @@ help:
 	@echo 'make install          into PREFIX=$(PREFIX)/bin'
 	@echo 'make uninstall        takes it out again; leaves the data and says where it is'
 	@echo 'make simulate         the simulation with SEEDS=$(SEEDS) new seeds; SEED=N replays one'
+	@echo 'make torture          kills, stops and cuts by chance for TORTURE_MINUTES=$(TORTURE_MINUTES), on processes'
 	@echo 'make fuzz             each fuzz target for SECONDS=$(SECONDS)'
 	@echo 'make bench            the figures of docs/benchmarks.md'
+	@echo 'make bench-groups     those of groups: writes against etcd, a clone under load'
+	@echo 'make bench-failover   those of failover: how long nobody leads, what a planned restart costs'
 
 # What is missing, such as cmake or a C++ compiler, is installed or named.
 setup:
@@ -73,9 +77,20 @@ uninstall:
 simulate: setup
 	SEEDS='$(SEEDS)' $(CARGO) test --locked --test simulation -- --nocapture
 
+# CATSTORE_TEST_SEED=N repeats the choices of a run, though not its timing.
+torture: setup
+	TORTURE_MINUTES='$(TORTURE_MINUTES)' $(CARGO) test --locked --release --test torture -- --ignored --nocapture
+
 fuzz: setup
 	@scripts/fuzz '$(SECONDS)'
 
 bench: setup
 	@scripts/setup bench
 	$(CARGO) bench --locked --bench http
+
+bench-groups: setup
+	@scripts/setup bench
+	$(CARGO) bench --locked --bench groups
+
+bench-failover: setup
+	$(CARGO) bench --locked --bench failover

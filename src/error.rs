@@ -27,6 +27,10 @@ pub enum Kind {
     ValueTooLarge,
     /// The request as a whole is larger than this node takes.
     TooLarge,
+    /// The request's URL is longer than this node takes.
+    UrlTooLong,
+    /// The request's line and headers are more than this node takes.
+    HeadTooLarge,
     /// The keys of a batch lie in more than one slot.
     CrossSlot,
     /// The range that was asked for lies outside the value.
@@ -82,7 +86,7 @@ pub enum Advice {
 
 impl Kind {
     /// Every kind, for tests and documentation.
-    pub const ALL: [Kind; 27] = [
+    pub const ALL: [Kind; 29] = [
         Kind::NotFound,
         Kind::ConditionFailed,
         Kind::BadRequest,
@@ -91,6 +95,8 @@ impl Kind {
         Kind::KeyTooLong,
         Kind::ValueTooLarge,
         Kind::TooLarge,
+        Kind::UrlTooLong,
+        Kind::HeadTooLarge,
         Kind::CrossSlot,
         Kind::OutOfRange,
         Kind::TooSlow,
@@ -123,6 +129,8 @@ impl Kind {
             Kind::KeyTooLong => "key_too_long",
             Kind::ValueTooLarge => "value_too_large",
             Kind::TooLarge => "too_large",
+            Kind::UrlTooLong => "url_too_long",
+            Kind::HeadTooLarge => "head_too_large",
             Kind::CrossSlot => "cross_slot",
             Kind::OutOfRange => "out_of_range",
             Kind::TooSlow => "too_slow",

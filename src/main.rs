@@ -4,7 +4,7 @@ use catstore::cmd::{Cli, output, report};
 use catstore::error::{Error, Kind};
 use clap::Parser;
 use clap::error::ErrorKind;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -21,7 +21,10 @@ fn main() -> ExitCode {
     start_log(cli.is_node());
     let json = cli.wants_json();
     match cli.run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            output::afterthoughts();
+            ExitCode::SUCCESS
+        }
         Err(error) => fail(&of_catstore(error), json),
     }
 }
@@ -44,13 +47,22 @@ fn fail(error: &Error, json: bool) -> ExitCode {
     ExitCode::from(exit_code(error.kind()))
 }
 
-/// Nodes say what they do, with times; client commands only warn, in one line each.
+/// Nodes say what they do, with times. Client commands say one line if they fail, and log only what `RUST_LOG` asks for.
 fn start_log(is_node: bool) {
-    // What raft-engine warns of is the torn tail that every kill leaves: no news to whoever runs a node.
-    let filter = if is_node { "warn,catstore=info,raft_engine=error" } else { "warn" };
+    // What raft-engine warns of is the torn tail that every kill leaves: no news to whoever runs a node. Nor is what
+    // actix calls an error, a head that it cannot read: the client is told, and strangers must not fill the log.
+    let filter =
+        if is_node { "warn,catstore=info,raft_engine=error,actix_http::h1::dispatcher=off" } else { "off" };
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter));
     if !is_node {
         builder.format(|out, record| writeln!(out, "catstore: {}", record.args()));
+    } else if std::io::stderr().is_terminal() {
+        // A line of progress may stand there that is written over.
+        builder.format(|out, record| {
+            let (level, style) = (record.level(), out.default_level_style(record.level()));
+            let (time, target) = (out.timestamp(), record.target());
+            writeln!(out, "\r\x1b[K[{time} {style}{level:<5}{style:#} {target}] {}", record.args())
+        });
     }
     builder.init();
 }
@@ -64,8 +76,8 @@ fn exit_code(kind: Kind) -> u8 {
         | Kind::MethodNotAllowed
         | Kind::KeyEmpty
         | Kind::KeyTooLong
-        | Kind::ValueTooLarge
-        | Kind::TooLarge
+        | Kind::UrlTooLong
+        | Kind::HeadTooLarge
         | Kind::CrossSlot
         | Kind::OutOfRange
         | Kind::Usage => 2,
@@ -77,7 +89,13 @@ fn exit_code(kind: Kind) -> u8 {
         | Kind::Moved
         | Kind::Failed
         | Kind::Unreachable => 3,
-        Kind::Unauthorized | Kind::Forbidden | Kind::Conflict | Kind::DiskFull | Kind::System => 4,
+        Kind::Unauthorized
+        | Kind::Forbidden
+        | Kind::Conflict
+        | Kind::ValueTooLarge
+        | Kind::TooLarge
+        | Kind::DiskFull
+        | Kind::System => 4,
         Kind::Damaged | Kind::Foreign => 5,
         Kind::UnknownOutcome => 6,
     }
@@ -93,6 +111,7 @@ mod tests {
             assert!((1..=6).contains(&exit_code(kind)), "{kind:?}");
         }
         assert_eq!(exit_code(Kind::NotFound), 1);
+        assert_eq!(exit_code(Kind::ValueTooLarge), 4);
         assert_eq!(exit_code(Kind::UnknownOutcome), 6);
     }
 }

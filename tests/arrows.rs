@@ -29,6 +29,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("raft", &["store", "replica"]),
     ("protobuf", &["store", "replica"]),
     ("actix_web", &["cmd", "server"]),
+    ("actix_http", &["server"]),
+    ("actix_service", &["server"]),
     ("awc", &["server"]),
     ("ureq", &["client", "server"]),
     ("clap", &["cmd", "main"]),
@@ -41,6 +43,8 @@ const PURE: &[&str] = &[
     "replica/member.rs",
     "replica/machine.rs",
     "replica/keyspace.rs",
+    "replica/changes.rs",
+    "replica/repeats.rs",
     "replica/directory.rs",
     "replica/command.rs",
 ];

@@ -26,6 +26,10 @@ fn put_get_delete() {
     let said = fails(cluster.run(&["get", "B"]), 1);
     assert!(said.contains('B'), "{said}");
     fails(cluster.run(&["delete", "B"]), 1);
+    let stale = cluster.run(&["get", "A", "--stale"]).exits(0);
+    assert_eq!((stale.out.as_slice(), stale.err.as_str()), (b"happy".as_slice(), ""), "no lag in a script");
+    let said = fails(cluster.run(&["get", "B", "--stale"]), 1);
+    assert!(said.contains("--stale"), "{said}");
     cluster.run(&["delete", "A"]).exits(0);
     fails(cluster.run(&["get", "A"]), 1);
 
@@ -95,9 +99,12 @@ fn files_in_and_out() {
     assert_ne!(outcome.code, 0);
     assert_eq!(cluster.worker.value("B").unwrap(), picture, "a failure changes nothing");
     std::fs::write(here.join("large"), vec![0; (8 << 20) + 1]).unwrap();
-    let outcome = cluster.run(&["put-file", "L", "large"]);
-    assert!(matches!(outcome.code, 2 | 4), "exit {}: {}", outcome.code, outcome.err);
-    assert!(outcome.err.contains("8388608") || outcome.err.contains("8 MiB"), "which limit? {}", outcome.err);
+    for said in [
+        fails(cluster.run(&["put-file", "L", "large"]), 4),
+        fails(cluster.home.run_with_input(&cluster.master, &["put", "L", "-"], &vec![0; (8 << 20) + 1]), 4),
+    ] {
+        assert!(said.contains("8388608") || said.contains("8 MiB"), "which limit? {said}");
+    }
     assert_eq!(cluster.worker.value("L"), None);
 }
 
@@ -107,9 +114,11 @@ fn the_limit_is_the_workers_not_the_commands() {
     std::fs::write(cluster.home.path("here/large"), vec![b'x'; 1001]).unwrap();
     std::fs::write(cluster.home.path("here/fits"), vec![b'x'; 1000]).unwrap();
     cluster.run(&["put-file", "L", "fits"]).exits(0);
-    let outcome = cluster.run(&["put-file", "L", "large"]);
-    assert!(matches!(outcome.code, 2 | 4), "exit {}: {}", outcome.code, outcome.err);
-    assert!(outcome.err.contains("1000"), "which limit? {}", outcome.err);
+    let value = "x".repeat(1001);
+    for line in [["put-file", "L", "large"], ["put", "L", &value]] {
+        let said = fails(cluster.run(&line), 4);
+        assert!(said.contains("1000"), "which limit? {said}");
+    }
     assert_eq!(cluster.worker.value("L").map(|value| value.len()), Some(1000));
     // A node never takes more than this version can hold.
     let outcome = cluster.home.launch("worker", free_port(), &["--max-value", "20000000"]).refuse().exits(2);
@@ -213,6 +222,21 @@ fn nobody_there_is_exit_3_and_soon() {
 }
 
 #[test]
+fn a_command_that_waited_in_vain_says_one_line() {
+    let home = Home::new();
+    // A master without a worker: commands wait some seconds for the first one.
+    let master = home.master();
+    for arguments in [["get", "A"].as_slice(), &["put", "A", "b"]] {
+        let said = fails(home.run_at(&master, arguments), 3);
+        assert!(said.contains("worker"), "{said}");
+    }
+    // A token file that others can read is worth a word, but not beside an error.
+    let token = home.path("here/token");
+    std::fs::write(&token, "secret").unwrap();
+    fails(home.run(&["get", "A", "--token-file", "token", "--master", &free_port().to_string()]), 3);
+}
+
+#[test]
 fn usage_errors_are_exit_2() {
     let home = Home::new();
     for arguments in [
@@ -229,6 +253,21 @@ fn usage_errors_are_exit_2() {
         vec!["list", "--limit", "cat"],
         vec!["clear", "cat"],
         vec!["completions", "cat"],
+        vec!["promote"],
+        vec!["promote", "cat"],
+        vec!["promote", "-1"],
+        vec!["worker", "3001", "--clone", "cat"],
+        vec!["worker", "3001", "--replace", "cat"],
+        vec!["worker", "3001", "--accept-data-loss"],
+        vec!["worker", "3001", "--reads", "often"],
+        vec!["master", "--join", "not an address"],
+        vec!["master", "--join", ""],
+        vec!["master", "--replicas", "0"],
+        vec!["master", "--replicas", "cat"],
+        vec!["master", "--dead-after", "0"],
+        vec!["master", "--dead-after", "soon"],
+        vec!["close"],
+        vec!["close", "0", "1"],
     ] {
         let outcome = home.run(&arguments);
         assert_eq!(outcome.code, 2, "{arguments:?}: {}", outcome.err);
@@ -248,14 +287,10 @@ fn what_comes_later_is_absent() {
     for arguments in [
         vec!["bench"],
         vec!["verify"],
-        vec!["promote", "0"],
         vec!["drain", "0"],
         vec!["rebalance"],
-        vec!["master", "--join", "3000"],
-        vec!["master", "--replicas", "3"],
-        vec!["master", "--dead-after", "1m"],
-        vec!["worker", "3001", "--replace", "0"],
-        vec!["worker", "3001", "--reads", "quorum"],
+        vec!["master", "--no-rebalance"],
+        vec!["master", "--recover", "3000"],
         vec!["worker", "3001", "--reserve", "1"],
         vec!["get", "A", "--resume"],
         vec!["put-file", "A", "b", "--resume"],
@@ -276,6 +311,7 @@ fn what_comes_later_is_absent() {
         "close",
         "open",
         "status",
+        "promote",
         "demo",
         "token",
         "completions",
@@ -283,10 +319,18 @@ fn what_comes_later_is_absent() {
         assert!(manual.contains(word), "{word} is not in the manual");
         home.run(&[word, "--help"]).exits(0);
     }
-    for word in ["bench", "promote", "rebalance", "verify", "drain"] {
+    for word in ["bench", "rebalance", "verify", "drain"] {
         assert!(!manual.lines().any(|line| line.trim_start().starts_with(word)), "{word} is in the manual");
     }
-    assert!(manual.contains("catstore put A happy"), "a short manual, with examples");
+    for line in [
+        "catstore put A happy",
+        "catstore worker 3002 --master 3000 --clone 0",
+        "catstore master 3010 --join 3000",
+        "--replace 1",
+        "catstore promote 2",
+    ] {
+        assert!(manual.contains(line), "a short manual, with examples: {line}");
+    }
     assert!(home.run(&["--version"]).exits(0).text().contains(env!("CARGO_PKG_VERSION")));
 }
 
@@ -296,6 +340,9 @@ fn completions_for_the_usual_shells() {
     for shell in ["bash", "zsh", "fish"] {
         let script = home.run(&["completions", shell]).exits(0).text();
         assert!(script.contains("catstore") && script.contains("put-file"), "{shell}");
+        for word in ["promote", "accept-data-loss", "dead-after", "replace"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
 }
 
@@ -324,6 +371,10 @@ fn on_a_terminal_it_talks_to_a_person() {
     let (code, said) = on_a_terminal(&cluster, "get B").expect("a terminal");
     assert_ne!(code, 0, "{said:?}");
     assert!(!said.contains("\x1b[2J") && said.contains("-o"), "binary does not go to a terminal: {said:?}");
+    for line in ["get A --stale", "get A --stale -o copy"] {
+        let (code, said) = on_a_terminal(&cluster, line).expect("a terminal");
+        assert!(code == 0 && said.contains("Catstore-Applied-Lag"), "{line}: {said:?}");
+    }
     // A key cannot drive the terminal either.
     cluster.worker.put("\x1b[2J", "x");
     for line in ["list", "list --keys-only", "get --stale nothing$(printf '\\033[2J')"] {
@@ -361,11 +412,46 @@ fn the_demo_shows_itself_and_leaves_nothing_behind() {
     let home = Home::new();
     let outcome = home.run(&["demo", "--exit"]).exits(0);
     let said = format!("{}{}", outcome.text(), outcome.err);
-    assert!(said.contains("ready worker 0 at "), "{said}");
+    assert!(said.contains("ready worker 0 at ") && !said.contains("--clone"), "{said}");
+    // The others clone the first.
+    let said = home.run(&["demo", "--workers", "3", "--exit"]).exits(0).text();
+    assert!(said.contains("ready worker 2 at ") && said.contains("--clone 0"), "{said}");
+    assert!(said.contains("any 1 of 3 may be lost"), "{said}");
     let left: Vec<_> =
         std::fs::read_dir(home.path("tmp")).unwrap().flatten().map(|entry| entry.path()).collect();
     assert!(left.is_empty(), "{left:?}");
     for folder in ["here", "data"] {
         assert_eq!(std::fs::read_dir(home.path(folder)).unwrap().count(), 0, "in {folder}");
     }
+}
+
+#[test]
+fn a_master_joins_its_own_cluster_and_no_other() {
+    let cluster = Cluster::start();
+    let port = free_port();
+    let own = port.to_string();
+    // Itself.
+    let launch = cluster.home.launch("master", port, &["--join", &own]);
+    let said = launch.refuse().exits(2).err;
+    assert!(said.contains("cannot join itself"), "{said}");
+    // A master's folder that belongs to another cluster.
+    let other = Cluster::start();
+    let mut founded = other.home.master();
+    founded.stop();
+    let mut launch = founded.launch.clone();
+    launch.words.extend(["--join".into(), cluster.master.port.to_string()]);
+    let said = launch.refuse().exits(4).err;
+    assert!(said.contains("belongs to cluster"), "{said}");
+    // A folder that has its place may be told to join its own cluster again, by any of its nodes.
+    let mut joined = cluster.home.start("master", &["--join", &cluster.worker.port.to_string()]);
+    assert!(joined.ready.starts_with("ready master at "), "{}", joined.ready);
+    joined.stop();
+    joined.restart();
+    // Somebody that is no catstore.
+    let stranger = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = stranger.local_addr().unwrap().port().to_string();
+    drop(stranger);
+    let launch = cluster.home.launch("master", free_port(), &["--join", &port]);
+    let said = launch.refuse().exits(3).err;
+    assert!(said.contains(&port) && said.contains("without --join it founds a cluster"), "{said}");
 }

@@ -101,7 +101,7 @@ fn the_older_programs_session_works_as_typed() {
     let here = home.path("here");
     std::fs::copy(project.join("examples/cat.jpg"), here.join("cat.jpg")).expect("examples/cat.jpg");
 
-    let (m, w) = (free_port(), free_port());
+    let (m, w, c) = (free_port(), free_port(), free_port());
     let master = typed(&home, m, &["master", &m.to_string()]).serve();
     let worker = typed(&home, w, &["worker", &w.to_string()]).env("MASTER", &m.to_string()).serve();
     assert!(worker.ready.starts_with("ready worker 0 at "), "{}", worker.ready);
@@ -110,6 +110,11 @@ fn the_older_programs_session_works_as_typed() {
     let line = format!("{0}/start-master {m} && {0}/demo {w} 0", scripts.display());
     let (ended_well, said) = shell(&home, &here, &line);
     assert!(ended_well, "{line}\n{said}");
+
+    let clone = typed(&home, c, &["worker", &c.to_string()]).env("MASTER", &m.to_string()).env("CLONE", "0");
+    let mut clone = clone.serve();
+    assert!(clone.ready.starts_with("ready worker 1 at "), "{}", clone.ready);
+    assert!(clone.log().contains("worker 1 and worker 0 hold the same"), "{}", clone.log());
 
     let (ended_well, said) =
         shell(&home, &here, &format!("curl -sS localhost:{m}/master; curl -sS localhost:{w}/worker"));
@@ -128,11 +133,19 @@ fn the_older_programs_session_works_as_typed() {
     let picture = std::fs::read(here.join("cat.jpg")).unwrap();
     assert_eq!(worker.get("/get/B").must_be(200).body, picture);
     assert_eq!(master.get("/get/B").must_be(200).body, picture);
+    assert_eq!(clone.get("/get/B").must_be(200).body, picture);
+    clone.get("/clear/1").must_be_problem(409, "conflict");
     assert!(curl("delete/'A'").0);
     worker.get("/get/A").must_be_problem(404, "not_found");
     worker.get("/get/B").must_be(200);
     assert!(curl("clear/0").0);
     worker.get("/get/B").must_be_problem(404, "not_found");
+    clone.get("/get/B").must_be_problem(404, "not_found");
+
+    // The same lines start it again; the environment names its own group and changes nothing.
+    clone.stop();
+    clone.restart();
+    assert!(clone.ready.starts_with("ready worker 1 at "), "{}", clone.ready);
 }
 
 #[test]
@@ -151,14 +164,6 @@ fn a_second_founder_is_welcome_and_forwards() {
     assert_eq!(slots.as_array().map(Vec::len), Some(1), "{slots}");
     assert_eq!(slots[0]["group"], 0, "{slots}");
 
-    // To clone a worker that exists comes later; until then it is refused and says so.
-    let launch = cluster.home.launch(
-        "worker",
-        free_port(),
-        &["--master", &cluster.master.port.to_string(), "--clone", "0"],
-    );
-    let outcome = launch.refuse().exits(4);
-    assert!(outcome.err.contains("worker 0"), "{}", outcome.err);
     // A worker that does not exist cannot be cloned; the error lists those that do.
     let launch = cluster.home.launch(
         "worker",

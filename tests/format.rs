@@ -2,14 +2,33 @@
 //! that was killed (its entries are in the Raft log and in LevelDB's write-ahead log alone), and a master. They
 //! were made with the commands in `tests/fixtures/format-1/README.md`.
 
+use catstore::error::{Error, Kind, Result};
+use catstore::replica::copies::SnapshotName;
 use catstore::replica::handle::{DirectoryHandle, KeyspaceHandle, Options};
 use catstore::replica::reader::ListQuery;
+use catstore::replica::transport::Wire;
 use catstore::replica::{Folder, Role, Sizes};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const OPTIONS: Options = Options { sizes: Sizes { cache: 1 << 20 } };
+/// A wire that leads nowhere: these members are alone.
+struct Nowhere;
+
+impl Wire for Nowhere {
+    fn deliver(&self, to: u64, _parcel: &[u8]) -> Result<()> {
+        Err(Error::new(Kind::Unreachable, format!("there is no member {to}")))
+    }
+
+    fn pull(&self, from: u64, _name: SnapshotName, _after: Option<&[u8]>) -> Result<Vec<u8>> {
+        Err(Error::new(Kind::Unreachable, format!("there is no member {from}")))
+    }
+}
+
+fn options() -> Options {
+    Options { sizes: Sizes { cache: 1 << 20 }, wire: Arc::new(Nowhere), quorum_reads: false }
+}
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
@@ -39,9 +58,9 @@ fn soon() -> Instant {
 fn check_worker(name: &str) {
     let root = tempfile::tempdir().expect("format 1 is read");
     let handle =
-        KeyspaceHandle::open(open(name, Role::Worker, root.path()), &OPTIONS).expect("format 1 is read");
+        KeyspaceHandle::open(open(name, Role::Worker, root.path()), &options(), 1).expect("format 1 is read");
     handle.wait_ready(soon()).expect("format 1 is read");
-    let reader = handle.reader().expect("format 1 is read");
+    let reader = handle.reader().expect("format 1 is read").expect("it leads");
     let expected: [(&[u8], Vec<u8>, u64, &str); 7] = [
         (b"\x00\xff/B b", b"\x00\xff\x80cat".to_vec(), 4, "image/jpeg"),
         (b"A", b"happy".to_vec(), 3, "text/plain"),
@@ -80,10 +99,10 @@ fn a_killed_worker_of_format_1_opens() {
 #[test]
 fn a_closed_master_of_format_1_opens() {
     let root = tempfile::tempdir().expect("format 1 is read");
-    let handle = DirectoryHandle::open(open("closed-master", Role::Master, root.path()), &OPTIONS)
+    let handle = DirectoryHandle::open(open("closed-master", Role::Master, root.path()), &options(), 1)
         .expect("format 1 is read");
     handle.wait_ready(soon()).expect("format 1 is read");
-    let directory = handle.directory().expect("format 1 is read");
+    let directory = handle.directory().expect("format 1 is read").expect("it leads");
     assert_eq!(directory.workers.len(), 1);
     assert_eq!(directory.workers[&0].address, "127.0.0.1:3201");
     assert_eq!(directory.slots.count(0), 16384);

@@ -3,55 +3,14 @@
 
 mod common;
 
+use common::disk::{SmallDisk, free_bytes};
 use common::node::kv;
 use common::{Home, Node, Session, within};
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// A file system of its own in memory, unmounted when it is dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Nothing if this user may not mount; the reason is printed.
-    fn mount(place: PathBuf, options: &str) -> Option<SmallDisk> {
-        std::fs::create_dir_all(&place).expect("a mount point");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&place).output();
-        match mount {
-            Ok(output) if output.status.success() => Some(SmallDisk(place)),
-            Ok(output) => {
-                println!("skipped: mount says {}", String::from_utf8_lossy(&output.stderr).trim());
-                None
-            }
-            Err(error) => {
-                println!("skipped: mount: {error}");
-                None
-            }
-        }
-    }
-
-    fn remount(&self, options: &str) {
-        let done = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).status();
-        assert!(done.is_ok_and(|status| status.success()), "remount with {options}");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a node that was just killed may still be letting go of its files.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-/// Free bytes of the disk that `place` is on.
-fn free_bytes(place: &Path) -> usize {
-    let output = Command::new("df").args(["-k", "--output=avail"]).arg(place).output().expect("df");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let kibibytes = text.lines().nth(1).and_then(|line| line.trim().parse::<usize>().ok());
-    kibibytes.unwrap_or_else(|| panic!("df says {text:?}")) * 1024
-}
 
 /// Puts a ballast file on the disk that leaves less and less until small writes are refused; gives the refusal's
 /// words. Between two steps a node has time to look at its disk, which it need not do for each write.
@@ -79,7 +38,7 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
     let Some(disk) = SmallDisk::mount(home.path("disk"), "size=120m") else { return };
     let master = home.master();
     let launch = home.launch("worker", common::free_port(), &["--master", &master.port.to_string()]);
-    let mut worker = launch.data(&disk.0.join("worker")).serve();
+    let mut worker = launch.data(&disk.place.join("worker")).serve();
     let value = |number: usize| vec![b'a' + (number % 26) as u8; 100_000];
     for number in 0..50 {
         worker.put(format!("early {number}"), value(number));
@@ -93,7 +52,7 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
     };
 
     worker.put("probe", "a small value");
-    let ballast = disk.0.join("ballast");
+    let ballast = disk.place.join("ballast");
     let said = fill(&ballast, &worker);
     println!("refused with: {said}");
     all_there(&worker);
@@ -160,7 +119,7 @@ fn a_read_only_folder_is_refused() {
     let launch = home.launch("worker", common::free_port(), &["--master", &master.port.to_string()]);
     let (launch, disk) = if rustix::process::geteuid().is_root() {
         let Some(disk) = SmallDisk::mount(home.path("disk"), "size=128m") else { return };
-        (launch.data(&disk.0.join("worker")), Some(disk))
+        (launch.data(&disk.place.join("worker")), Some(disk))
     } else {
         (launch, None)
     };

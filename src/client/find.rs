@@ -6,6 +6,7 @@ use super::wire::{Failure, Request};
 use super::{Client, decide::Outcome, routes};
 use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::http::{HeaderValue, Method};
@@ -31,7 +32,8 @@ impl Client {
                 Ok(view) => return Ok(self.learn(view, seed, true)),
                 Err(failure) => {
                     log::debug!("{seed}: {}", failure.error);
-                    let is_silent = matches!(failure.outcome, Outcome::NotSent | Outcome::Broken);
+                    let is_silent =
+                        matches!(failure.outcome, Outcome::NotSent | Outcome::Broken | Outcome::Silent);
                     if is_silent { silent = Some(failure) } else { refused = Some(failure) }
                 }
             }
@@ -65,7 +67,8 @@ impl Client {
         })
     }
 
-    /// Learns the routes anew; keeps the old ones if nobody answers.
+    /// Learns the routes anew; keeps the old ones if nobody answers before `end`. Nodes that lately gave no answer are
+    /// asked last.
     pub(super) fn refresh(&self, end: Instant) {
         let (known, mut nodes) = {
             let routes = self.routes();
@@ -73,8 +76,12 @@ impl Client {
             nodes.extend(routes.extra.iter().chain(&self.seeds).cloned());
             (routes.view.clone(), nodes)
         };
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         nodes.retain(|node| seen.insert(node.clone()));
+        {
+            let routes = self.routes();
+            nodes.sort_by_key(|node| routes.is_suspect(node));
+        }
         for node in &nodes {
             if Instant::now() >= end {
                 return;
@@ -114,7 +121,9 @@ impl Client {
 
     fn ask(&self, address: &str, end: Instant) -> Result<ClusterView, Failure> {
         let left = end.saturating_duration_since(Instant::now()).min(ANSWER);
-        let mut answer = self.wire.send(address, &Request::new(Method::GET, "/cluster"), None, left)?;
+        let sent = self.wire.send(address, &Request::new(Method::GET, "/cluster"), None, left);
+        self.note(address, sent.as_ref().err());
+        let mut answer = sent?;
         let view: ClusterView = answer.json()?;
         if HeaderValue::try_from(&view.cluster).is_err() {
             return Err(Failure::answered(answer.stranger("the name of its cluster is none")));

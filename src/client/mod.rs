@@ -2,24 +2,31 @@
 //!
 //! The way of a request: [`Client`] asks the seeds for `GET /cluster` once (`find`), and from then on `routes`
 //! orders the nodes for each request: the owner of the slot first, then whoever forwards. `wire` makes one attempt
-//! at one node. If it fails, `decide` says what follows: another node, new routes, a pause, or the end. The nodes of
-//! the cluster are kept in the user's cache folder ([`memory`]), for the day on which no seed answers.
+//! at one node. If it fails, `decide` says what follows: another node, new routes, a pause, or the end. What the
+//! request went through so far is its `journey`. The nodes of the cluster are kept in the user's cache folder
+//! ([`memory`]), for the day on which no seed answers.
 //!
-//! Invariants: a write whose outcome is unknown is never sent again, it ends as `unknown_outcome`; what was certainly
-//! not written is repeated until the deadline; once the cluster is known, every request names it, so that no node of another one acts on it;
-//! every answer that is held in memory has a bound; a value that does not match its checksum is never returned.
+//! Every write carries an id (`sessions`), the same for each attempt: whoever executes it twice answers as the first
+//! time and changes nothing. So a write whose outcome is unknown is sent again, through any node, until it is answered.
 //!
-//! Left out: what commands print (`cmd`), and request ids, with which a later version will make repeats of writes
-//! exact.
+//! Invariants: a write is sent again only under its id, and ends as `unknown_outcome` if an attempt may have been done
+//! and no answer told; what carries no id (closing, opening) is not sent again when its outcome is unknown; once the
+//! cluster is known, every request names it, so that no node of another one acts on it; every answer that is held in
+//! memory has a bound; a value that does not match its checksum is never returned.
+//!
+//! Left out: what commands print (`cmd`).
 
 pub mod address;
 pub mod decide;
 pub mod encode;
 mod find;
+mod journey;
+mod masters;
 pub mod memory;
 mod pages;
 mod requests;
 pub mod routes;
+mod sessions;
 mod transfer;
 pub mod values;
 mod wire;
@@ -34,9 +41,11 @@ pub use values::{Condition, Facts, GetOptions, ListOptions, PutOptions, Stored, 
 
 use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
-use decide::{Next, Situation, decide, patience};
+use decide::{Next, Outcome, decide, wait};
+use journey::{Journey, Notice};
 use routes::{Candidates, Target, candidates};
-use std::collections::HashSet;
+use sessions::Sessions;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,8 +58,12 @@ pub const MAX_VALUE: usize = 8 * 1024 * 1024;
 pub const MAX_KEY: usize = 4096;
 /// A request ends within this time unless the builder says otherwise.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// A request that waits longer than this says so in the log, once.
-const SILENCE: Duration = Duration::from_secs(1);
+/// A node that gave no answer is asked last for so long.
+const SUSPICION: Duration = Duration::from_secs(10);
+/// So many nodes may be suspect.
+const MOST_SUSPECTS: usize = 1024;
+/// A request that found its answer by a detour spends at most so long on learning the way for the next one.
+const LEARNING: Duration = Duration::from_millis(500);
 
 /// A client of one cluster. Blocking; may be shared between threads.
 pub struct Client {
@@ -58,7 +71,9 @@ pub struct Client {
     seeds: Vec<String>,
     deadline: Duration,
     memory: Option<PathBuf>,
+    notice: Option<Notice>,
     routes: Mutex<Routes>,
+    sessions: Sessions,
 }
 
 /// What is known of the cluster.
@@ -70,6 +85,14 @@ struct Routes {
     extra: Vec<String>,
     /// The id of the cluster, as every request to a node of it carries it.
     cluster: Option<HeaderValue>,
+    /// Nodes that gave no answer, and until when they are asked last.
+    suspects: HashMap<String, Instant>,
+}
+
+impl Routes {
+    fn is_suspect(&self, address: &String) -> bool {
+        self.suspects.get(address).is_some_and(|until| Instant::now() < *until)
+    }
 }
 
 /// How to make a [`Client`].
@@ -79,6 +102,7 @@ pub struct Builder {
     token: Option<String>,
     deadline: Duration,
     memory: Option<PathBuf>,
+    notice: Option<Notice>,
 }
 
 impl Builder {
@@ -101,6 +125,12 @@ impl Builder {
         self
     }
 
+    /// Called with what a request waits for, if it takes longer than a second, and with `None` once it ends.
+    pub fn notice(mut self, tell: impl Fn(Option<&str>) + Send + Sync + 'static) -> Builder {
+        self.notice = Some(Notice(Arc::new(tell)));
+        self
+    }
+
     /// Makes the client; asks nobody yet. Errors: [`Kind::Usage`] for an address that is none, or no address.
     pub fn build(self) -> Result<Client> {
         let seeds: Vec<String> = self.seeds.iter().map(|seed| parse_address(seed)).collect::<Result<_>>()?;
@@ -117,7 +147,16 @@ impl Builder {
         }
         let memory = self.memory.map(|folder| memory::file(&folder, &seeds));
         let wire = Wire::new(self.token);
-        Ok(Client { wire, seeds, deadline: self.deadline, memory, routes: Mutex::default() })
+        let Builder { deadline, notice, .. } = self;
+        Ok(Client {
+            wire,
+            seeds,
+            deadline,
+            memory,
+            notice,
+            routes: Mutex::default(),
+            sessions: Sessions::default(),
+        })
     }
 }
 
@@ -125,6 +164,8 @@ impl Builder {
 struct Operation<'a> {
     target: Target<'a>,
     request: Request<'a>,
+    /// Kinds of error that only the owner's machine answers.
+    told: &'a [Kind],
 }
 
 impl Client {
@@ -135,7 +176,19 @@ impl Client {
 
     /// Sets a client up step by step.
     pub fn builder(seeds: Vec<String>) -> Builder {
-        Builder { seeds, token: None, deadline: DEADLINE, memory: memory::default_folder() }
+        let memory = memory::default_folder();
+        Builder { seeds, token: None, deadline: DEADLINE, memory, notice: None }
+    }
+
+    /// Sends a write until it is answered or given up, each time under the same id.
+    fn write<T>(
+        &self,
+        mut operation: Operation<'_>,
+        finish: impl FnMut(Answer) -> Result<T, Failure>,
+    ) -> Result<T> {
+        let id = self.sessions.next()?;
+        operation.request.id = Some(id.text());
+        self.run(&operation, finish)
     }
 
     /// Sends an operation until it is answered or given up. `finish` reads the answer; where it fails, the attempt
@@ -145,36 +198,44 @@ impl Client {
         operation: &Operation<'_>,
         mut finish: impl FnMut(Answer) -> Result<T, Failure>,
     ) -> Result<T> {
-        let start = Instant::now();
-        let end = start + self.deadline;
-        let mut journey = Journey::new(start, end, operation.request.is_write());
-        self.known(end)?;
+        let mut journey = Journey::new(self.deadline, &operation.request, self.notice.as_ref());
+        self.known(journey.end)?;
         loop {
             let list = self.candidates(operation.target);
             let Some(address) = journey.choose(&list) else {
                 return Err(nobody(operation.target));
             };
             let cluster = self.cluster_id();
-            let left = end.saturating_duration_since(Instant::now());
+            let wait = wait(&journey.situation(&list));
             let attempt =
-                self.wire.send(&address, &operation.request, cluster.as_ref(), left).and_then(&mut finish);
+                self.wire.send(&address, &operation.request, cluster.as_ref(), wait).and_then(&mut finish);
+            self.note(&address, attempt.as_ref().err());
             let failure = match attempt {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    if journey.was_long() {
+                        self.refresh(Instant::now() + LEARNING);
+                    }
+                    return Ok(done);
+                }
                 Err(failure) => failure,
             };
-            let next = decide(failure.outcome, &journey.situation(&list));
+            journey.failed(&failure, operation.told);
+            let situation = journey.situation(&list);
+            let next = decide(failure.outcome, &situation);
             log::debug!("{address}: {}; {next:?}", failure.error);
+            if next == Next::GiveUp {
+                return Err(journey.last_word(failure));
+            }
+            journey.report(&failure.error, &situation);
             match next {
-                Next::GiveUp => return Err(last_word(failure.error, journey.write)),
-                Next::Elsewhere => {}
+                Next::GiveUp | Next::Elsewhere => {}
                 Next::Reroute => {
-                    self.refresh(end);
-                    journey.tried.clear();
+                    self.refresh(journey.end);
+                    journey.rerouted();
                 }
                 Next::Later(pause) => {
-                    journey.report(&failure.error);
                     std::thread::sleep(pause);
-                    self.refresh(end);
+                    self.refresh(journey.end);
                     journey.next_round();
                 }
             }
@@ -183,7 +244,25 @@ impl Client {
 
     fn candidates(&self, target: Target<'_>) -> Candidates {
         let routes = self.routes();
-        candidates(routes.view.as_deref(), &routes.extra, target)
+        let mut list = candidates(routes.view.as_deref(), &routes.extra, target);
+        list.suspect(|address| routes.is_suspect(address));
+        list
+    }
+
+    /// Remembers for a while that a node gave no answer, or forgets it when it gave one.
+    fn note(&self, address: &str, failure: Option<&Failure>) {
+        let mut routes = self.routes();
+        match failure.map(|failure| failure.outcome) {
+            Some(Outcome::NotSent | Outcome::Silent | Outcome::Broken | Outcome::BodyCut) => {
+                if routes.suspects.len() >= MOST_SUSPECTS {
+                    routes.suspects.clear();
+                }
+                routes.suspects.insert(address.to_owned(), Instant::now() + SUSPICION);
+            }
+            _ => {
+                routes.suspects.remove(address);
+            }
+        }
     }
 
     fn cluster_id(&self) -> Option<HeaderValue> {
@@ -196,77 +275,10 @@ impl Client {
     }
 }
 
-/// A read has no outcome that could be unknown: the node that said so could not reach the owner.
-fn last_word(error: Error, write: bool) -> Error {
-    if write || error.kind() != Kind::UnknownOutcome {
-        return error;
-    }
-    Error::new(Kind::Unreachable, error.detail()).hint("try again")
-}
-
 fn nobody(target: Target<'_>) -> Error {
     match target {
         Target::Worker(index) => Error::new(Kind::NotFound, format!("the cluster has no worker {index}"))
             .hint("`catstore status` lists the workers"),
-        Target::Master => Error::new(Kind::Unreachable, "no address of a master is known"),
         _ => Error::new(Kind::Unreachable, "no address of a node is known"),
-    }
-}
-
-/// Where a request stands between its attempts.
-struct Journey {
-    start: Instant,
-    end: Instant,
-    write: bool,
-    tried: HashSet<String>,
-    attempts: u32,
-    rounds: u32,
-    reported: bool,
-}
-
-impl Journey {
-    fn new(start: Instant, end: Instant, write: bool) -> Journey {
-        Journey { start, end, write, tried: HashSet::new(), attempts: 0, rounds: 0, reported: false }
-    }
-
-    /// The best node that was not asked in this round.
-    fn choose(&mut self, list: &Candidates) -> Option<String> {
-        let untried = list.addresses.iter().find(|address| !self.tried.contains(*address));
-        let address = untried.or(list.addresses.first())?.clone();
-        self.tried.insert(address.clone());
-        self.attempts += 1;
-        Some(address)
-    }
-
-    fn situation(&self, list: &Candidates) -> Situation {
-        let now = Instant::now();
-        let untried = |addresses: &[String]| addresses.iter().any(|other| !self.tried.contains(other));
-        Situation {
-            write: self.write,
-            untried: untried(&list.addresses),
-            untried_member: untried(&list.addresses[..list.members]),
-            attempts: self.attempts,
-            rounds: self.rounds,
-            elapsed: now.saturating_duration_since(self.start),
-            left: self.end.saturating_duration_since(now),
-            jitter: find::jitter(),
-        }
-    }
-
-    fn next_round(&mut self) {
-        self.rounds += 1;
-        self.tried.clear();
-    }
-
-    /// Says once that the request waits, and why.
-    fn report(&mut self, error: &Error) {
-        let now = Instant::now();
-        let elapsed = now.saturating_duration_since(self.start);
-        if !self.reported && elapsed >= SILENCE {
-            self.reported = true;
-            let left = self.end.saturating_duration_since(now);
-            let left = patience(error.kind(), elapsed, left).as_secs_f64().ceil();
-            log::warn!("{}; trying again for up to {left} s", error.detail());
-        }
     }
 }

@@ -7,15 +7,15 @@ use super::wire::{Answer, Failure, Request};
 use super::{
     Client, Condition, ListOptions, MAX_KEY, MAX_VALUE, Operation, PutOptions, Stored, parse_address,
 };
-use crate::cluster::view::{
-    BatchBody, BatchOp, BatchReply, ClusterView, ListPage, MasterStatus, WorkerFacts,
-};
+use crate::cluster::view::{BatchBody, BatchOp, BatchReply, ClusterView, ListPage, WorkerFacts};
 use crate::error::{Error, Kind, Result};
 use std::time::Instant;
 use ureq::http::Method;
 
 impl Client {
     /// Stores `value` under `key`.
+    ///
+    /// It is sent again, under one request id, until it is answered or the deadline passes.
     ///
     /// Errors: `ConditionFailed`; `UnknownOutcome` if it may have been written; all others: it was not.
     pub fn put(
@@ -37,7 +37,8 @@ impl Client {
         let content_type = options.content_type.unwrap_or_else(|| "application/octet-stream".to_owned());
         request.headers.push(("Content-Type", content_type));
         request.headers.extend(options.condition.header());
-        self.run(&Operation { target: Target::Key(key), request }, |answer| {
+        let told = &[Kind::ConditionFailed];
+        self.write(Operation { target: Target::Key(key), request, told }, |answer| {
             let version = answer.header("ETag").and_then(parse_etag).ok_or_else(|| {
                 let detail = format!("{} took the value but named no version", answer.address());
                 Failure::answered(Error::new(Kind::UnknownOutcome, detail).hint("read it back"))
@@ -53,7 +54,8 @@ impl Client {
         let key = checked(key.as_ref())?;
         let mut request = Request::new(Method::DELETE, key_path(key));
         request.headers.extend(condition.header());
-        match self.run(&Operation { target: Target::Key(key), request }, |_| Ok(true)) {
+        let told = &[Kind::ConditionFailed, Kind::NotFound];
+        match self.write(Operation { target: Target::Key(key), request, told }, |_| Ok(true)) {
             Err(error) if error.kind() == Kind::NotFound => Ok(false),
             done => done,
         }
@@ -75,10 +77,8 @@ impl Client {
             query.push("values=true".to_owned());
         }
         let path = if query.is_empty() { "/kv".to_owned() } else { format!("/kv?{}", query.join("&")) };
-        self.run(
-            &Operation { target: Target::Any, request: Request::new(Method::GET, path) },
-            |mut answer| answer.json(),
-        )
+        let request = Request::new(Method::GET, path);
+        self.run(&Operation { target: Target::Any, request, told: &[] }, |mut answer| answer.json())
     }
 
     /// Applies all operations of a batch, or none. All keys must lie in one slot.
@@ -96,7 +96,8 @@ impl Client {
         let target = first.map_or(Target::Any, Target::Key);
         let mut request = Request { body: Some(&json), ..Request::new(Method::POST, "/batch") };
         request.headers.push(("Content-Type", "application/json".to_owned()));
-        self.run(&Operation { target, request }, |mut answer| {
+        let told = &[Kind::ConditionFailed];
+        self.write(Operation { target, request, told }, |mut answer| {
             answer.json().map_err(|failure| {
                 let detail = "the batch was taken, but its answer did not arrive whole";
                 Failure::answered(
@@ -109,7 +110,7 @@ impl Client {
     /// Removes every key of group `group`; how many there were, if the node says so.
     pub fn clear(&self, group: u32) -> Result<Option<u64>> {
         let request = Request::new(Method::POST, format!("/clear/{group}"));
-        self.run(&Operation { target: Target::Group(group), request }, |mut answer| {
+        self.write(Operation { target: Target::Group(group), request, told: &[] }, |mut answer| {
             let bytes = answer.bytes().unwrap_or_default();
             let document: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
             Ok(document.get("keys").or(document.get("cleared")).unwrap_or(&document).as_u64())
@@ -126,18 +127,8 @@ impl Client {
         self.control(Target::Worker(index), &format!("/worker/{index}"))
     }
 
-    /// Closes the master: changes of the directory wait, data traffic goes on.
-    pub fn close_master(&self) -> Result<()> {
-        self.control(Target::Master, "/close")
-    }
-
-    /// Opens the master again.
-    pub fn open_master(&self) -> Result<()> {
-        self.control(Target::Master, "/master")
-    }
-
-    fn control(&self, target: Target<'_>, path: &str) -> Result<()> {
-        self.run(&Operation { target, request: Request::new(Method::POST, path) }, |_| Ok(()))
+    pub(super) fn control(&self, target: Target<'_>, path: &str) -> Result<()> {
+        self.run(&Operation { target, request: Request::new(Method::POST, path), told: &[] }, |_| Ok(()))
     }
 
     /// The cluster as a node of it sees it now, masters asked first; as it was last known if nobody answers any more.
@@ -154,21 +145,6 @@ impl Client {
         self.routes().view.clone()
     }
 
-    /// What the master knows of its workers and groups.
-    ///
-    /// Errors: `Closed` if the master is closed (to ask `/master` itself would open it).
-    pub fn master_status(&self) -> Result<MasterStatus> {
-        let view = self.known(Instant::now() + self.deadline)?;
-        let mut last = super::nobody(Target::Master);
-        for address in &view.masters {
-            match self.health(address).and_then(|()| self.document(address, "/master")) {
-                Ok(status) => return Ok(status),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
     /// What the worker at `address` says of itself.
     ///
     /// Errors: `Closed` if it is closed (to ask `/worker` itself would open it).
@@ -181,7 +157,7 @@ impl Client {
         self.once(address, "/health").map(|_| ())
     }
 
-    fn document<T: serde::de::DeserializeOwned>(&self, address: &str, path: &str) -> Result<T> {
+    pub(super) fn document<T: serde::de::DeserializeOwned>(&self, address: &str, path: &str) -> Result<T> {
         self.once(address, path)?.json().map_err(|failure| failure.error)
     }
 

@@ -2,12 +2,16 @@
 
 use super::{Client, Condition, GetOptions, ListOptions, PutOptions};
 use crate::cluster::slots::SlotTable;
-use crate::cluster::view::{BatchBody, BatchOp, ClusterView, GroupView, JsonBytes, MemberView};
+use crate::cluster::view::{ClusterView, GroupView, MemberView};
 use crate::error::Kind;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+mod groups;
+mod repeats;
+mod strangers;
 
 /// What the server does with a request.
 enum Act {
@@ -17,6 +21,8 @@ enum Act {
     Stranger(String),
     /// Closes the connection.
     Hangup,
+    /// Keeps the connection open and says nothing, as a stopped process does.
+    Silence,
 }
 
 /// A request as the server saw it.
@@ -48,6 +54,7 @@ impl Fake {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let list = seen.clone();
         std::thread::spawn(move || {
+            let mut kept = Vec::new();
             for stream in listener.incoming().map_while(Result::ok) {
                 let Some(request) = read(&stream) else { continue };
                 let act = act(&request);
@@ -55,6 +62,11 @@ impl Fake {
                     Act::Answer(text) => name_cluster(text, &request),
                     Act::Stranger(text) => text,
                     Act::Hangup => String::new(),
+                    Act::Silence => {
+                        list.lock().unwrap().push(request);
+                        kept.push(stream);
+                        continue;
+                    }
                 };
                 list.lock().unwrap().push(request);
                 let _ = (&stream).write_all(text.as_bytes());
@@ -122,8 +134,9 @@ fn problem(status: &str, kind: Kind, headers: &str) -> Act {
 fn view(cluster: &str, masters: &[&str], workers: &[&str]) -> ClusterView {
     let group = |(index, address): (usize, &&str)| {
         let index = u32::try_from(index).unwrap();
-        let member = MemberView { index, address: (*address).to_owned(), voter: true, data: "/d".into() };
-        GroupView { group: index, leader: Some(index), members: vec![member] }
+        let member =
+            MemberView { index, address: (*address).to_owned(), voter: true, fit: true, data: "/d".into() };
+        GroupView::new(index, Some(index), vec![member])
     };
     ClusterView {
         cluster: cluster.into(),
@@ -132,6 +145,7 @@ fn view(cluster: &str, masters: &[&str], workers: &[&str]) -> ClusterView {
         groups: workers.iter().enumerate().map(group).collect(),
         slots: if workers.is_empty() { SlotTable::default() } else { SlotTable::whole(0) },
         moves: Vec::new(),
+        master_members: Vec::new(),
     }
 }
 
@@ -165,48 +179,39 @@ fn put(client: &Client) -> Result<super::Stored, Kind> {
 
 const STORED: &str = "ETag: \"7\"\r\n";
 
-#[test]
-fn a_write_that_broke_after_it_was_sent_is_attempted_once() {
-    let node = alone(|_| Act::Hangup);
-    let error = client(&node.address).put("A", "happy", PutOptions::default()).unwrap_err();
-    assert_eq!(error.kind(), Kind::UnknownOutcome);
-    assert!(error.hint_text().is_some_and(|hint| hint.contains("read it back")), "{error}");
-    let seen = node.seen();
-    assert_eq!(seen.len(), 1, "{seen:?}");
-    assert_eq!((seen[0].line.as_str(), seen[0].body.as_slice()), ("PUT /kv/A HTTP/1.1", b"happy".as_slice()));
+/// The request id that a request carries.
+fn id_of(request: &Seen) -> Option<String> {
+    let head = request.head.to_ascii_lowercase();
+    head.lines().find_map(|line| line.strip_prefix("catstore-request-id: ")).map(str::to_owned)
 }
 
-#[test]
-fn no_kind_of_write_is_repeated_when_its_outcome_is_unknown() {
-    let node = alone(|_| Act::Hangup);
-    let client = client(&node.address);
-    let body = BatchBody { ops: vec![BatchOp::Delete { key: JsonBytes(b"A".to_vec()) }] };
-    let kinds = [
-        client.delete("A", Condition::Any).unwrap_err().kind(),
-        client.batch(&body).unwrap_err().kind(),
-        client.clear(0).unwrap_err().kind(),
-        client.close(0).unwrap_err().kind(),
-    ];
-    assert_eq!(kinds, [Kind::UnknownOutcome; 4]);
-    let lines: Vec<String> = node.seen().into_iter().map(|request| request.line).collect();
-    assert_eq!(
-        lines,
-        ["DELETE /kv/A HTTP/1.1", "POST /batch HTTP/1.1", "POST /clear/0 HTTP/1.1", "POST /close/0 HTTP/1.1"]
-    );
+/// Asserts that all of `seen` are attempts of one request, and returns its id.
+fn one_request(seen: &[Seen]) -> String {
+    let id = id_of(&seen[0]).expect("a write carries an id");
+    for request in seen {
+        assert_eq!((&request.line, &request.body), (&seen[0].line, &seen[0].body));
+        assert_eq!(id_of(request).as_ref(), Some(&id));
+    }
+    id
 }
 
-#[test]
-fn a_node_that_says_unknown_outcome_is_believed() {
-    let node = alone(|_| problem("504 Gateway Timeout", Kind::UnknownOutcome, ""));
-    assert_eq!(put(&client(&node.address)), Err(Kind::UnknownOutcome));
-    assert_eq!(node.seen().len(), 1);
+/// A client that gives up soon.
+fn hasty(seed: &str) -> Client {
+    let deadline = Duration::from_millis(600);
+    Client::builder(vec![seed.to_owned()]).memory(None).deadline(deadline).build().unwrap()
 }
 
-#[test]
-fn a_proxy_error_without_a_reason_leaves_a_write_open() {
-    let node = alone(|_| answer("502 Bad Gateway", "", "<html>"));
-    assert_eq!(put(&client(&node.address)), Err(Kind::UnknownOutcome));
-    assert_eq!(node.seen().len(), 1);
+/// Answers the first `count` requests with `first`, and all others with `then`.
+fn at_first(
+    count: usize,
+    mut first: impl FnMut() -> Act + Send + 'static,
+    mut then: impl FnMut() -> Act + Send + 'static,
+) -> impl FnMut(&Seen) -> Act + Send + 'static {
+    let mut seen = 0;
+    move |_| {
+        seen += 1;
+        if seen <= count { first() } else { then() }
+    }
 }
 
 #[test]
@@ -284,6 +289,45 @@ fn reads_are_repeated_when_they_break() {
     });
     assert_eq!(client(&node.address).get("A").unwrap().unwrap().bytes, b"happy");
     assert_eq!(node.seen().len(), 3);
+}
+
+#[test]
+fn a_read_that_meets_silence_is_asked_elsewhere() {
+    let owner = Fake::start(|_| Act::Silence);
+    let master = master_of(&owner.address, |_| answer("200 OK", "ETag: \"3\"\r\n", "happy"));
+    let builder = Client::builder(vec![master.address.clone()]).memory(None);
+    assert_eq!(builder.build().unwrap().get("A").unwrap().unwrap().bytes, b"happy");
+    assert_eq!((owner.seen().len(), master.seen().len()), (1, 1));
+    let deadline = |request: &Seen| {
+        let head = request.head.to_ascii_lowercase();
+        head.lines().find_map(|line| line.strip_prefix("catstore-deadline: ")?.parse().ok())
+    };
+    let left: u64 = deadline(&master.seen()[0]).unwrap();
+    assert!((1..5000).contains(&left), "whoever forwards has time to say why not: {left} ms");
+}
+
+#[test]
+fn a_read_that_nobody_answers_says_for_how_long() {
+    let owner = alone(|request| match request.line.starts_with("GET /kv/B ") {
+        true => problem("503 Service Unavailable", Kind::NoMajority, ""),
+        false => Act::Silence,
+    });
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let list = told.clone();
+    let builder = Client::builder(vec![owner.address.clone()]).memory(None);
+    let builder = builder.deadline(Duration::from_millis(2500));
+    let client =
+        builder.notice(move |text| list.lock().unwrap().push(text.map(str::to_owned))).build().unwrap();
+    let error = client.get("A").unwrap_err();
+    assert_eq!(error.kind(), Kind::Unreachable);
+    assert!(error.to_string().contains("did not answer within 3 s"), "{error}");
+    assert!(told.lock().unwrap().is_empty());
+    let error = client.get("B").unwrap_err();
+    assert_eq!(error.kind(), Kind::NoMajority);
+    assert!(error.to_string().starts_with("said no_majority; tried "), "{error}");
+    let told = told.lock().unwrap();
+    assert!(told[0].as_ref().is_some_and(|text| text.starts_with("said no_majority; trying again")));
+    assert_eq!(told.last(), Some(&None), "{told:?}");
 }
 
 #[test]
@@ -430,7 +474,8 @@ fn a_master_that_is_closed_is_not_opened_by_asking() {
         Some("/cluster") => document(&view),
         _ => problem("503 Service Unavailable", Kind::Closed, ""),
     });
-    assert_eq!(client(&master.address).master_status().unwrap_err().kind(), Kind::Closed);
+    let answers = client(&master.address).master_statuses(std::slice::from_ref(&master.address));
+    assert_eq!(answers[0].as_ref().unwrap_err().kind(), Kind::Closed);
     assert_eq!(master.seen().into_iter().map(|seen| seen.line).collect::<Vec<_>>(), ["GET /health HTTP/1.1"]);
 }
 
@@ -495,75 +540,4 @@ fn master_of(owner: &str, mut act: impl FnMut(&Seen) -> Act + Send + 'static) ->
     Fake::on(listener, address, move |request| {
         if request.line.starts_with("GET /cluster") { document(&view) } else { act(request) }
     })
-}
-
-#[test]
-fn requests_name_their_cluster_once_it_is_known() {
-    let node = alone(|_| answer("200 OK", STORED, ""));
-    let client = client(&node.address);
-    assert!(put(&client).is_ok() && client.health(&node.address).is_ok());
-    let seen = node.seen.lock().unwrap();
-    let named: Vec<_> = seen.iter().map(|request| (request.line.as_str(), cluster_of(request))).collect();
-    let c = || Some("c".to_owned());
-    assert_eq!(
-        named,
-        [("GET /cluster HTTP/1.1", None), ("PUT /kv/A HTTP/1.1", c()), ("GET /health HTTP/1.1", c())]
-    );
-}
-
-#[test]
-fn a_write_that_something_else_took_is_of_unknown_outcome() {
-    let Act::Answer(plain) = answer("201 Created", STORED, "") else { unreachable!() };
-    let foreign = format!("{STORED}Catstore-Cluster: d\r\n");
-    let acts = [
-        Fake::start(move |_| Act::Stranger(plain.clone())),
-        Fake::start(move |_| answer("201 Created", &foreign, "")),
-    ];
-    for owner in acts {
-        let master = master_of(&owner.address, |_| answer("201 Created", STORED, ""));
-        assert_eq!(put(&client(&master.address)), Err(Kind::UnknownOutcome));
-        assert_eq!((owner.seen().len(), master.seen().len()), (1, 0), "the write is not repeated");
-    }
-}
-
-#[test]
-fn what_is_of_another_cluster_is_gone_around() {
-    let facts = "ETag: \"9\"\r\n";
-    let Act::Answer(plain) = answer("200 OK", facts, "wrong") else { unreachable!() };
-    let foreign = "Catstore-Cluster: d\r\n";
-    let read = format!("{facts}{foreign}");
-    let owners = [
-        Fake::start(move |_| Act::Stranger(plain.clone())),
-        Fake::start(move |_| answer("200 OK", &read, "wrong")),
-        Fake::start(move |_| problem("404 Not Found", Kind::NotFound, foreign)),
-        Fake::start(move |_| problem("401 Unauthorized", Kind::Unauthorized, foreign)),
-        Fake::start(move |_| problem("503 Service Unavailable", Kind::Moved, foreign)),
-    ];
-    for (number, owner) in owners.iter().enumerate() {
-        let master = master_of(&owner.address, |_| answer("200 OK", "ETag: \"3\"\r\n", "happy"));
-        let client = client(&master.address);
-        assert_eq!(client.get("A").unwrap().map(|value| value.bytes), Some(b"happy".to_vec()), "{number}");
-        if number >= 2 {
-            assert!(put(&client).is_ok(), "{number}: a refusal changed nothing");
-        }
-        let end = Duration::from_millis(300);
-        let builder = Client::builder(vec![master.address.clone()]).memory(None).deadline(end);
-        let error = builder.build().unwrap().close(0).unwrap_err();
-        let expected = if number < 2 { Kind::UnknownOutcome } else { Kind::Unreachable };
-        assert_eq!(error.kind(), expected, "{number}: {error}");
-    }
-}
-
-#[test]
-fn a_node_that_starts_is_waited_for() {
-    let Act::Answer(starting) = problem("503 Service Unavailable", Kind::NoMajority, "") else {
-        unreachable!()
-    };
-    let mut count = 0;
-    let node = alone(move |_| {
-        count += 1;
-        if count == 1 { Act::Stranger(starting.clone()) } else { answer("200 OK", STORED, "") }
-    });
-    assert!(put(&client(&node.address)).is_ok());
-    assert_eq!(node.seen().len(), 2);
 }

@@ -22,7 +22,7 @@ impl Client {
     /// Errors: `Damaged` if the value does not match its checksum.
     pub fn get_with(&self, key: impl AsRef<[u8]>, options: GetOptions) -> Result<Option<Value>> {
         let key = key.as_ref();
-        absent(self.run(&get(key, options)?, |mut answer| {
+        absent(self.run(&get(key, options, &self.seeds)?, |mut answer| {
             let facts = facts(&answer)?;
             let bytes = answer.bytes()?;
             check(&facts, crc32fast::hash(&bytes), &answer)?;
@@ -40,7 +40,7 @@ impl Client {
         writer: &mut dyn Write,
     ) -> Result<Option<Facts>> {
         let key = key.as_ref();
-        absent(self.run(&get(key, options)?, |mut answer| {
+        absent(self.run(&get(key, options, &self.seeds)?, |mut answer| {
             let facts = facts(&answer)?;
             let checksum = copy(&mut answer, writer)?;
             check(&facts, checksum, &answer)?;
@@ -49,10 +49,13 @@ impl Client {
     }
 }
 
-fn get(key: &[u8], options: GetOptions) -> Result<Operation<'_>> {
+fn get<'a>(key: &'a [u8], options: GetOptions, near: &'a [String]) -> Result<Operation<'a>> {
     let path = key_path(checked(key)?);
-    let path = if options.stale { format!("{path}?consistency=stale") } else { path };
-    Ok(Operation { target: Target::Key(key), request: Request::new(Method::GET, path) })
+    let (target, path) = match options.stale {
+        true => (Target::Replica(key, near), format!("{path}?consistency=stale")),
+        false => (Target::Key(key), path),
+    };
+    Ok(Operation { target, request: Request::new(Method::GET, path), told: &[] })
 }
 
 fn absent<T>(result: Result<T>) -> Result<Option<T>> {

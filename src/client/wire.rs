@@ -1,8 +1,8 @@
 //! One attempt: a request to one node over HTTP, and how it ended. The only file that names `ureq`.
 //!
-//! `ureq` repeats nothing by itself (its `run` loop only follows redirects, which are off here). Writes get a fresh
-//! connection each: on a pooled one that the node closed while it was idle, a write would end without saying whether
-//! it was done. Proxies from the environment are ignored: nodes are asked directly.
+//! `ureq` repeats nothing by itself (its `run` loop only follows redirects, which are off here). What may not be
+//! repeated gets a fresh connection: on a pooled one that the node closed while it was idle, it would end without
+//! saying whether it was done. Proxies from the environment are ignored: nodes are asked directly.
 
 use super::decide::Outcome;
 use crate::cluster::view::Problem;
@@ -16,18 +16,25 @@ use ureq::{Agent, AsSendBody, Body, SendBody, Timeout};
 
 /// `Catstore-Cluster`: which cluster a request is for, and which one answered it.
 const CLUSTER: HeaderName = HeaderName::from_static("catstore-cluster");
+/// `Catstore-Request-Id`: the same for each attempt of a write.
+const REQUEST_ID: HeaderName = HeaderName::from_static("catstore-request-id");
+/// `Catstore-Deadline`: milliseconds within which the node answers, so that one that forwards can still say why not.
+const DEADLINE: HeaderName = HeaderName::from_static("catstore-deadline");
 /// A document or a value that is held in memory may not be larger than this.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
 /// A problem document may not be larger than this.
 const MOST_PROBLEM_BYTES: u64 = 64 * 1024;
+/// Connections that are kept, in all and to one node: as many threads may share a client.
+const MOST_KEPT: usize = 256;
+const MOST_KEPT_OF_ONE: usize = 64;
+/// An attempt waits at least so long.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// A name has hardly more addresses than this that lead anywhere.
 const MOST_PLACES: usize = 4;
 /// A node that lives accepts a connection within this time.
 const CONNECT: Duration = Duration::from_secs(2);
-/// A node answers within 10 s of the last byte of the body; some more for the way.
-const ANSWER: Duration = Duration::from_secs(12);
-/// Bodies are judged by their progress.
-const PROGRESS: Duration = Duration::from_secs(15);
+/// Bodies are judged by their progress: as long as an answer may take.
+const PROGRESS: Duration = Duration::from_secs(12);
 
 /// A request, ready to be sent any number of times.
 pub(super) struct Request<'a> {
@@ -36,18 +43,25 @@ pub(super) struct Request<'a> {
     pub path: String,
     pub headers: Vec<(&'static str, String)>,
     pub body: Option<&'a [u8]>,
+    /// The id that makes a write repeatable.
+    pub id: Option<String>,
     /// Told how many bytes of the body went out so far.
     pub progress: Option<&'a dyn Fn(u64)>,
 }
 
 impl Request<'_> {
     pub fn new(method: Method, path: impl Into<String>) -> Request<'static> {
-        Request { method, path: path.into(), headers: Vec::new(), body: None, progress: None }
+        Request { method, path: path.into(), headers: Vec::new(), body: None, id: None, progress: None }
     }
 
     /// True if the request may change something.
     pub fn is_write(&self) -> bool {
         self.method != Method::GET && self.method != Method::HEAD
+    }
+
+    /// True if it does no harm to send the request again, whatever became of it.
+    pub fn may_repeat(&self) -> bool {
+        !self.is_write() || self.id.is_some()
     }
 }
 
@@ -85,8 +99,8 @@ impl Failure {
 
 /// The connections of a client.
 pub(super) struct Wire {
-    reads: Agent,
-    writes: Agent,
+    kept: Agent,
+    fresh: Agent,
     token: Option<String>,
 }
 
@@ -102,15 +116,17 @@ impl Wire {
                 .timeout_connect(Some(CONNECT))
                 .timeout_per_read(Some(PROGRESS))
                 .timeout_per_write(Some(PROGRESS))
+                .max_idle_connections(MOST_KEPT)
+                .max_idle_connections_per_host(MOST_KEPT_OF_ONE)
         };
         Wire {
-            reads: builder().build().into(),
-            writes: builder().max_idle_connections(0).build().into(),
+            kept: builder().build().into(),
+            fresh: builder().max_idle_connections(0).build().into(),
             token,
         }
     }
 
-    /// Sends `request` to `address` and waits at most `left` for the head of the answer. 2xx is an answer,
+    /// Sends `request` to `address` and waits at most `wait` for the head of the answer. 2xx is an answer,
     /// everything else a failure. Where a name has several addresses, the next is tried if nothing was sent to one.
     /// If `cluster` is given, only a node of that cluster acts on the request, and only its answer is one.
     pub fn send(
@@ -118,16 +134,16 @@ impl Wire {
         address: &str,
         request: &Request<'_>,
         cluster: Option<&HeaderValue>,
-        left: Duration,
+        wait: Duration,
     ) -> Result<Answer, Failure> {
         let unresolved = |error: io::Error| not_sent(address, error);
         let mut places = address.to_socket_addrs().map_err(unresolved)?.take(MOST_PLACES);
         let none = || unresolved(io::Error::other("the name has no address"));
-        let mut last = self.send_to(places.next().ok_or_else(none)?, address, request, cluster, left);
+        let mut last = self.send_to(places.next().ok_or_else(none)?, address, request, cluster, wait);
         for place in places {
             match &last {
                 Err(failure) if failure.outcome == Outcome::NotSent => {
-                    last = self.send_to(place, address, request, cluster, left);
+                    last = self.send_to(place, address, request, cluster, wait);
                 }
                 _ => break,
             }
@@ -141,15 +157,21 @@ impl Wire {
         address: &str,
         request: &Request<'_>,
         cluster: Option<&HeaderValue>,
-        left: Duration,
+        wait: Duration,
     ) -> Result<Answer, Failure> {
+        let wait = wait.max(SHORTEST_WAIT);
         let uri = format!("http://{place}{}", request.path);
         let mut builder = HttpRequest::builder().method(&request.method).uri(uri).header("Host", address);
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
+        // A part of the time is for the way back.
+        builder = builder.header(DEADLINE, (wait * 4 / 5).as_millis().to_string());
         if let Some(cluster) = cluster {
             builder = builder.header(CLUSTER, cluster);
+        }
+        if let Some(id) = &request.id {
+            builder = builder.header(REQUEST_ID, id);
         }
         if let Some(token) = &self.token {
             builder = builder.header("Authorization", format!("Bearer {token}"));
@@ -160,8 +182,7 @@ impl Wire {
         let sent = Cell::new(0);
         let mut reader =
             Counted { rest: request.body.unwrap_or_default(), sent: &sent, progress: request.progress };
-        let wait = ANSWER.min(left).max(Duration::from_millis(10));
-        let agent = if request.is_write() { &self.writes } else { &self.reads };
+        let agent = if request.may_repeat() { &self.kept } else { &self.fresh };
         let result = match request.body {
             Some(_) => dispatch(agent, builder.body(SendBody::from_reader(&mut reader)), wait),
             None => dispatch(agent, builder.body(()), wait),
@@ -185,7 +206,7 @@ impl Wire {
             }
             Err(error) => {
                 let cut = sent.get() < request.body.map_or(0, <[u8]>::len) as u64;
-                Err(broken(address, request, error, cut))
+                Err(broken(address, request, error, cut, wait))
             }
         }
     }
@@ -220,7 +241,7 @@ impl Read for Counted<'_> {
 /// Sorts an error of `ureq` by whether the node can have seen the request. What counts as not sent comes up while
 /// connecting only: the kernel reports an unreachable network on an established connection after many minutes at
 /// the earliest, and runs out of file descriptors only when it makes one.
-fn broken(address: &str, request: &Request<'_>, error: ureq::Error, cut: bool) -> Failure {
+fn broken(address: &str, request: &Request<'_>, error: ureq::Error, cut: bool, waited: Duration) -> Failure {
     let is_not_sent = match &error {
         ureq::Error::ConnectionFailed | ureq::Error::BadUri(_) | ureq::Error::Timeout(Timeout::Connect) => {
             true
@@ -240,10 +261,6 @@ fn broken(address: &str, request: &Request<'_>, error: ureq::Error, cut: bool) -
     if is_not_sent {
         return not_sent(address, error);
     }
-    if !request.is_write() {
-        let error = Error::new(Kind::Unreachable, format!("{address} did not answer")).cause(error);
-        return Failure { outcome: Outcome::Broken, error };
-    }
     if cut {
         let detail =
             format!("{address} broke the connection before it had the whole value; nothing was written");
@@ -252,8 +269,24 @@ fn broken(address: &str, request: &Request<'_>, error: ureq::Error, cut: bool) -
             .cause(error);
         return Failure { outcome: Outcome::BodyCut, error };
     }
-    let error = unknown(format!("{address} did not answer; the change may have been made")).cause(error);
-    Failure { outcome: Outcome::Broken, error }
+    let (outcome, what, cause) = match error {
+        ureq::Error::Timeout(Timeout::RecvResponse | Timeout::PerRead) => {
+            (Outcome::Silent, format!("did not answer within {} s", waited.as_secs_f64().ceil()), None)
+        }
+        error => (Outcome::Broken, "did not answer".to_owned(), Some(error)),
+    };
+    let error = match request.is_write() {
+        true => unknown(format!("{address} {what}; the change may have been made")),
+        false => Error::new(Kind::Unreachable, format!("{address} {what}"))
+            .hint("`catstore status` says which nodes are up"),
+    };
+    Failure {
+        outcome,
+        error: match cause {
+            Some(cause) => error.cause(cause),
+            None => error,
+        },
+    }
 }
 
 fn not_sent(address: &str, cause: impl std::error::Error + Send + Sync + 'static) -> Failure {
@@ -317,7 +350,7 @@ impl Answer {
         let is_success = (200..300).contains(&self.status);
         if is_success && write {
             let error = unknown(format!("{who}; it answered {}, the change may have been made", self.status));
-            return Failure { outcome: Outcome::Broken, error };
+            return Failure { outcome: Outcome::Taken, error };
         }
         let stranger = Error::new(Kind::Unreachable, who)
             .hint("`catstore status` says which nodes of this cluster are down");
@@ -328,7 +361,7 @@ impl Answer {
         let may_start = self.status == 503 && self.header(CLUSTER.as_str()).is_none();
         let failure = self.into_failure(write);
         match failure.outcome {
-            Outcome::Answered(Kind::UnknownOutcome, _) => failure,
+            Outcome::Answered(Kind::UnknownOutcome, _) => Failure { outcome: Outcome::Taken, ..failure },
             Outcome::Answered(kind, _) if may_start && kind.advice() == Advice::Retry => failure,
             _ => Failure { outcome: Outcome::Answered(Kind::Unreachable, None), error: stranger },
         }
@@ -414,14 +447,14 @@ mod tests {
             (io(io::ErrorKind::ConnectionReset), Outcome::Broken),
             (io(io::ErrorKind::BrokenPipe), Outcome::Broken),
             (io(io::ErrorKind::UnexpectedEof), Outcome::Broken),
-            (ureq::Error::Timeout(Timeout::RecvResponse), Outcome::Broken),
-            (ureq::Error::Timeout(Timeout::PerRead), Outcome::Broken),
+            (ureq::Error::Timeout(Timeout::RecvResponse), Outcome::Silent),
+            (ureq::Error::Timeout(Timeout::PerRead), Outcome::Silent),
             (ureq::Error::Timeout(Timeout::SendRequest), Outcome::Broken),
         ] {
-            let failure = broken("a:1", &request, error, false);
+            let failure = broken("a:1", &request, error, false, Duration::from_secs(5));
             assert_eq!(failure.outcome, expected, "{}", failure.error);
         }
-        let failure = broken("a:1", &request, io(io::ErrorKind::BrokenPipe), true);
+        let failure = broken("a:1", &request, io(io::ErrorKind::BrokenPipe), true, Duration::from_secs(5));
         assert_eq!(failure.outcome, Outcome::BodyCut);
     }
 }

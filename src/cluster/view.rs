@@ -1,10 +1,16 @@
-//! Documents that nodes and clients exchange as JSON: what the cluster looks like and what each node says of
-//! itself. Unknown fields are ignored, so that a newer node can add some.
+//! Documents that nodes and clients exchange as JSON: what the cluster looks like, and the others of this room under
+//! one name. Unknown fields are ignored, so that a newer node can add some.
 
-use super::slots::{SlotRange, SlotTable, slot};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+pub use super::facts::{
+    CopyProgress, HeartbeatReply, HeartbeatRequest, PromoteReply, PromoteRequest, RegisterMasterReply,
+    RegisterMasterRequest, RegisterReply, RegisterRequest, WorkerFacts,
+};
+use super::facts::{first, leading, newest, yes};
+pub use super::json::{BatchBody, BatchOp, BatchReply, JsonBytes, ListPage, ListedKey, Problem};
+use super::slots::{SlotTable, slot};
+pub use super::status::{GroupStatus, MasterStatus, MasterStatusEntry, WorkerStatus};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What every node knows of its cluster: enough to find the owner of any key. `GET /cluster` answers it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +21,9 @@ pub struct ClusterView {
     pub epoch: u64,
     /// The addresses (`host:port`) of the masters.
     pub masters: Vec<String>,
+    /// The masters by ascending index, removed ones too; empty as long as the only one has not said who it is.
+    #[serde(default)]
+    pub master_members: Vec<MasterView>,
     /// The groups, by ascending id.
     pub groups: Vec<GroupView>,
     /// Slot ranges and the group that owns them.
@@ -33,6 +42,15 @@ pub struct GroupView {
     pub leader: Option<u32>,
     /// The members, by ascending index.
     pub members: Vec<MemberView>,
+    /// Raised when the group is revived after the loss of its majority; fences what came before.
+    #[serde(default = "first")]
+    pub incarnation: u64,
+    /// The member whose copy this incarnation began with, if it was promoted.
+    #[serde(default)]
+    pub promoted: Option<u32>,
+    /// Former members, by ascending index: they never come back.
+    #[serde(default)]
+    pub removed: Vec<u32>,
 }
 
 /// One member of a group.
@@ -42,10 +60,28 @@ pub struct MemberView {
     pub index: u32,
     /// Where it serves: `host:port`.
     pub address: String,
-    /// True for a voter, false for a standby.
+    /// True for a voter, false for a standby or a member of which this is not known.
     pub voter: bool,
+    /// False for a member that has been dead for too long to vote.
+    #[serde(default = "yes")]
+    pub fit: bool,
     /// Its data folder on its own machine.
     pub data: String,
+}
+
+/// One master.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterView {
+    /// Its index; masters and workers are counted apart.
+    pub index: u32,
+    /// Where it serves: `host:port`.
+    pub address: String,
+    /// True for one that never comes back.
+    #[serde(default)]
+    pub removed: bool,
+    /// False for one that has been dead for too long to vote.
+    #[serde(default = "yes")]
+    pub fit: bool,
 }
 
 impl ClusterView {
@@ -67,300 +103,70 @@ impl ClusterView {
     }
 }
 
-impl GroupView {
-    /// The member to send requests to: the leader, else the first voter.
-    pub fn target(&self) -> Option<&MemberView> {
-        let leader = self.leader.and_then(|index| self.members.iter().find(|member| member.index == index));
-        leader.or_else(|| self.members.iter().find(|member| member.voter))
-    }
-}
-
-/// What a worker says of itself: the answer of `/worker`, and the body of a heartbeat.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerFacts {
-    /// The id of its cluster.
-    pub cluster: String,
-    /// Its index.
-    pub index: u32,
-    /// Its group.
-    pub group: u32,
-    /// The uuid of its data folder.
-    pub uuid: String,
-    /// How often the folder was opened.
-    pub starts: u64,
-    /// Where it serves: `host:port`.
-    pub address: String,
-    /// Its data folder.
-    pub data: String,
-    /// `open`, `closed` or `failed`.
-    pub state: String,
-    /// `leader`, `follower`, `candidate` or `standby`; empty when it is not open.
-    pub role: String,
-    /// Raft term.
-    pub term: u64,
-    /// Keys stored, expired ones that are not swept yet included.
-    pub keys: u64,
-    /// Bytes of keys and values.
-    pub bytes: u64,
-    /// The group's version counter.
-    pub version: u64,
-    /// Index of the last applied entry.
-    pub applied: u64,
-    /// The version of catstore that it runs.
-    pub software: String,
-}
-
-/// What a worker sends to the master when it starts: it is idempotent by `uuid`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RegisterRequest {
-    /// The uuid of the worker's data folder.
-    pub uuid: String,
-    /// A random number of this run of the process; tells a second process on a copied folder from a repeat.
-    pub run: u64,
-    /// How often the folder was opened.
-    pub starts: u64,
-    /// Where it serves: `host:port`.
-    pub address: String,
-    /// Its data folder.
-    pub data: String,
-    /// The index that it remembers, if it was registered before.
-    pub index: Option<u32>,
-    /// The cluster that it remembers.
-    pub cluster: Option<String>,
-    /// The worker to clone.
-    pub clone: Option<u32>,
-    /// The version of catstore that it runs.
-    pub software: String,
-}
-
-/// The master's answer to a [`RegisterRequest`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RegisterReply {
-    /// The worker's index, for life.
-    pub index: u32,
-    /// Its group.
-    pub group: u32,
-    /// A remark for the person at the terminal.
-    pub note: Option<String>,
-    /// The slots that a new founder starts with.
-    pub slots: Vec<SlotRange>,
-    /// The cluster as the master sees it.
-    pub view: ClusterView,
-}
-
-/// A heartbeat of a worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeartbeatRequest {
-    /// The random number of this run, as in [`RegisterRequest`].
-    pub run: u64,
-    /// What the worker says of itself.
-    pub facts: WorkerFacts,
-    /// The epoch of the view that it has.
-    pub epoch: u64,
-}
-
-/// The master's answer to a heartbeat.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeartbeatReply {
-    /// True if the master does not know this run of the worker: it registers again.
-    pub register: bool,
-    /// The cluster, if the worker's view is older.
-    pub view: Option<ClusterView>,
-}
-
-/// What a master knows of one worker: directory and last heartbeat together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerStatus {
-    /// Its index.
-    pub index: u32,
-    /// Its group.
-    pub group: u32,
-    /// The uuid of its data folder.
-    pub uuid: String,
-    /// Where it serves.
-    pub address: String,
-    /// Its data folder.
-    pub data: String,
-    /// True if a heartbeat came within the last 3 seconds.
-    pub alive: bool,
-    /// Milliseconds since the last heartbeat; none since this master started.
-    pub seen_ms: Option<u64>,
-    /// The last heartbeat.
-    pub facts: Option<WorkerFacts>,
-    /// For a worker that is down: the command that starts it again.
-    pub restart: Option<String>,
-}
-
-/// What a master knows of one group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupStatus {
-    /// Its id.
-    pub group: u32,
-    /// The indices of its members.
-    pub members: Vec<u32>,
-    /// How many slots it owns.
-    pub slots: u16,
-    /// Keys, from the last heartbeat of its leader.
-    pub keys: Option<u64>,
-    /// Bytes of keys and values, likewise.
-    pub bytes: Option<u64>,
-    /// What it may lose, as a sentence: `1 member: lose worker 0 and its keys are gone`.
-    pub may_lose: String,
-}
-
-/// The answer of `/master`, and what `catstore status` shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MasterStatus {
-    /// The id of the cluster.
-    pub cluster: String,
-    /// The directory's epoch.
-    pub epoch: u64,
-    /// `open`, `closed` or `failed`.
-    pub state: String,
-    /// Where this master serves.
-    pub address: String,
-    /// Its data folder.
-    pub data: String,
-    /// The version of catstore that it runs.
-    pub software: String,
-    /// The workers, by ascending index.
-    pub workers: Vec<WorkerStatus>,
-    /// The groups, by ascending id.
-    pub groups: Vec<GroupStatus>,
-    /// Slot ranges and their owners.
-    pub slots: SlotTable,
-}
-
-/// A problem document (RFC 9457) as every error of the HTTP interface carries it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// A stable word: [`crate::error::Kind::word`].
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The HTTP status' name.
-    pub title: String,
-    /// The HTTP status.
-    #[serde(default)]
-    pub status: u16,
-    /// What happened, and to what.
-    pub detail: String,
-    /// What to do next.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-}
-
-/// Bytes in JSON: a string if they are UTF-8, else `{"base64": …}`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct JsonBytes(pub Vec<u8>);
-
-/// One key of a list page.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListedKey {
-    /// The key.
-    pub key: JsonBytes,
-    /// Its version.
-    pub version: u64,
-    /// The length of the value in bytes.
-    pub size: u64,
-    /// Last change, milliseconds since 1970.
-    pub modified: u64,
-    /// Its content type.
-    pub content_type: String,
-    /// The value, if `values=true` was asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value: Option<JsonBytes>,
-}
-
-/// One page of `GET /kv`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListPage {
-    /// Keys in byte order.
-    pub keys: Vec<ListedKey>,
-    /// The token for the next page: the last key of this one; absent on the last page.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<JsonBytes>,
-}
-
-/// The body of `POST /batch`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BatchBody {
-    /// The operations, in order.
-    pub ops: Vec<BatchOp>,
-}
-
-/// One operation of a batch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
-pub enum BatchOp {
-    /// Stores a value.
-    Put {
-        /// The key.
-        key: JsonBytes,
-        /// The value.
-        value: JsonBytes,
-        /// Its content type; `application/octet-stream` if absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        content_type: Option<String>,
-        /// Seconds to live, as in `?ttl=`: `60s`, `5m`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        ttl: Option<String>,
-    },
-    /// Removes a key; a key that does not exist is no error.
-    Delete {
-        /// The key.
-        key: JsonBytes,
-    },
-    /// Requires that the key has this version; 0 requires that it does not exist.
-    Check {
-        /// The key.
-        key: JsonBytes,
-        /// The version.
-        version: u64,
-    },
-}
-
-/// The answer of `POST /batch`: one item per operation, in order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BatchReply {
-    /// The version after each `put`; null for `delete` and `check`.
-    pub versions: Vec<Option<u64>>,
-}
-
-impl Serialize for JsonBytes {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap;
-        match std::str::from_utf8(&self.0) {
-            Ok(text) => serializer.serialize_str(text),
-            Err(_) => {
-                let mut map = serializer.serialize_map(Some(1))?;
-                map.serialize_entry("base64", &BASE64.encode(&self.0))?;
-                map.end()
+impl ClusterView {
+    /// Fills in what only heartbeats tell: who leads each group and who votes. `facts` are those of workers that are
+    /// alive. What they do not tell stays as it is.
+    pub fn overlay(&mut self, facts: &[&WorkerFacts]) {
+        for group in &mut self.groups {
+            let (id, incarnation) = (group.group, group.incarnation);
+            let members: Vec<u32> = group.members.iter().map(|member| member.index).collect();
+            let member =
+                |facts: &WorkerFacts| facts.belongs(id, incarnation) && members.contains(&facts.index);
+            let own = || facts.iter().copied().filter(|facts| member(facts));
+            if let Some(leader) = leading(own()) {
+                group.set_leader(leader);
+            }
+            if let Some(newest) = newest(own()) {
+                for member in &mut group.members {
+                    member.voter = newest.voters.contains(&member.index);
+                }
             }
         }
     }
+
+    /// Who leads each group, as far as is known.
+    pub fn leaders(&self) -> BTreeMap<u32, u32> {
+        self.groups.iter().filter_map(|group| Some((group.group, group.leader?))).collect()
+    }
+
+    /// Takes over who leads. Returns true if that was news.
+    pub fn set_leaders(&mut self, leaders: &BTreeMap<u32, u32>) -> bool {
+        let mut news = false;
+        for group in &mut self.groups {
+            if let Some(leader) = leaders.get(&group.group) {
+                news |= group.set_leader(*leader);
+            }
+        }
+        news
+    }
 }
 
-impl<'de> Deserialize<'de> for JsonBytes {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Encoded {
-            base64: String,
+impl GroupView {
+    /// A group in its first incarnation of which nobody was removed.
+    pub fn new(group: u32, leader: Option<u32>, members: Vec<MemberView>) -> GroupView {
+        GroupView { group, leader, members, incarnation: 1, promoted: None, removed: Vec::new() }
+    }
+
+    /// The member `index`.
+    pub fn member(&self, index: u32) -> Option<&MemberView> {
+        self.members.iter().find(|member| member.index == index)
+    }
+
+    /// Notes that the member `index` leads; one that is not a member does not. Returns true if that was news.
+    pub fn set_leader(&mut self, index: u32) -> bool {
+        let news = self.leader != Some(index) && self.member(index).is_some();
+        if news {
+            self.leader = Some(index);
         }
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a string or {\"base64\": …}")]
-        enum Either {
-            Text(String),
-            Encoded(Encoded),
-        }
-        match Either::deserialize(deserializer)? {
-            Either::Text(text) => Ok(JsonBytes(text.into_bytes())),
-            Either::Encoded(encoded) => BASE64
-                .decode(encoded.base64)
-                .map(JsonBytes)
-                .map_err(|error| serde::de::Error::custom(format!("base64: {error}"))),
-        }
+        news
+    }
+
+    /// The member to send requests to: the leader, else the first voter, else the first that is fit, or any.
+    pub fn target(&self) -> Option<&MemberView> {
+        let leader = self.leader.and_then(|index| self.member(index));
+        let voter = || self.members.iter().find(|member| member.voter);
+        let fit = || self.members.iter().find(|member| member.fit);
+        leader.or_else(voter).or_else(fit).or_else(|| self.members.first())
     }
 }
 
@@ -368,14 +174,78 @@ impl<'de> Deserialize<'de> for JsonBytes {
 mod tests {
     use super::*;
 
+    fn group(group: u32, members: &[u32]) -> GroupView {
+        let member = |index: &u32| MemberView {
+            index: *index,
+            address: format!("w{index}:1"),
+            voter: false,
+            fit: true,
+            data: String::new(),
+        };
+        GroupView::new(group, None, members.iter().map(member).collect())
+    }
+
     #[test]
-    fn bytes_are_text_when_they_can_be() {
-        assert_eq!(serde_json::to_string(&JsonBytes(b"cat".to_vec())).unwrap(), "\"cat\"");
-        let raw = JsonBytes(vec![0xff, 0]);
-        let json = serde_json::to_string(&raw).unwrap();
-        assert_eq!(json, "{\"base64\":\"/wA=\"}");
-        assert_eq!(serde_json::from_str::<JsonBytes>(&json).unwrap(), raw);
-        assert!(serde_json::from_str::<JsonBytes>("{\"base64\":\"*\"}").is_err());
-        assert!(serde_json::from_str::<JsonBytes>("7").is_err());
+    fn heartbeats_fill_in_who_leads_and_who_votes() {
+        let mut view =
+            ClusterView { groups: vec![group(0, &[0, 1, 2]), group(3, &[3, 4])], ..ClusterView::default() };
+        view.groups[1].incarnation = 2;
+        let facts = |index: u32, group: u32, role: &str, term| WorkerFacts {
+            index,
+            group,
+            role: role.into(),
+            term,
+            applied: term,
+            leader: Some(1),
+            voters: vec![0, 1],
+            ..WorkerFacts::default()
+        };
+        let before = view.clone();
+        // Of group 3 only a former incarnation is heard of, and of group 0 a worker that is no member leads.
+        view.overlay(&[&facts(3, 3, "leader", 9), &facts(9, 0, "leader", 9)]);
+        assert!(view.groups[0].members.iter().all(|member| !member.voter));
+        assert_eq!(view.leaders(), BTreeMap::new());
+        assert_eq!(view.groups[1], before.groups[1]);
+        view.overlay(&[&facts(0, 0, "leader", 4), &facts(2, 0, "follower", 5)]);
+        assert_eq!(view.leaders(), BTreeMap::from([(0, 1)]), "the newer term counts");
+        let voters: Vec<bool> = view.groups[0].members.iter().map(|member| member.voter).collect();
+        assert_eq!(voters, [true, true, false]);
+        assert_eq!(view.groups[0].target().unwrap().index, 1);
+        view.overlay(&[]);
+        assert_eq!(view.leaders(), BTreeMap::from([(0, 1)]), "silence changes nothing");
+        assert!(!view.set_leaders(&BTreeMap::from([(0, 1), (3, 9), (7, 7)])));
+        assert!(view.set_leaders(&BTreeMap::from([(0, 2), (3, 4)])));
+        assert_eq!(view.leaders(), BTreeMap::from([(0, 2), (3, 4)]));
+    }
+
+    #[test]
+    fn there_is_always_a_member_to_ask() {
+        let mut group = group(0, &[0, 1, 2]);
+        let target = |group: &GroupView| group.target().map(|member| member.index);
+        assert_eq!(target(&group), Some(0));
+        group.members[0].fit = false;
+        assert_eq!(target(&group), Some(1));
+        group.members[2].voter = true;
+        assert_eq!(target(&group), Some(2));
+        group.leader = Some(0);
+        assert_eq!(target(&group), Some(0));
+        assert!(!group.set_leader(7), "not a member");
+    }
+
+    #[test]
+    fn documents_of_a_former_version_are_read() {
+        let view = r#"{"cluster":"c","epoch":1,"masters":["m:1"],"groups":[{"group":0,"leader":0,
+            "members":[{"index":0,"address":"w:1","voter":true,"data":"/d"}]}],"slots":[],"moves":[]}"#;
+        let view: ClusterView = serde_json::from_str(view).unwrap();
+        let group = view.group(0).unwrap();
+        assert_eq!((group.incarnation, group.removed.len(), group.members[0].fit), (1, 0, true));
+        let reply: HeartbeatReply = serde_json::from_str(r#"{"register":false,"view":null}"#).unwrap();
+        assert!(reply.leaders.is_empty() && reply.refused.is_none());
+        let reply = format!(
+            r#"{{"index":0,"group":0,"note":null,"slots":[],"view":{}}}"#,
+            serde_json::to_string(&view).unwrap()
+        );
+        let reply: RegisterReply = serde_json::from_str(&reply).unwrap();
+        assert!(reply.found && reply.incarnation == 1);
     }
 }

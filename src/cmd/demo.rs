@@ -3,6 +3,7 @@
 use super::children::Node;
 use super::{output, status, text};
 use crate::client::{Client, PutOptions};
+use crate::cluster::view::WorkerStatus;
 use crate::error::{Error, Kind, Result};
 use std::net::TcpListener;
 use std::path::Path;
@@ -14,15 +15,15 @@ use std::time::{Duration, Instant};
 const PICTURE: &[u8] = include_bytes!("../../examples/cat.jpg");
 /// A node is ready within this time.
 const START: Duration = Duration::from_secs(30);
-/// The master hears of a worker's keys within this time.
-const HEARTBEAT: Duration = Duration::from_secs(3);
+/// The master hears of the workers' keys and votes within this time.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often the nodes are looked at while the demo is up.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Arguments of `catstore demo`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How many workers
+    /// How many workers: the first founds a group, the others clone it
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: u16,
     /// Ends when everything was shown, instead of waiting for Ctrl-C
@@ -64,7 +65,11 @@ impl Args {
         for (index, port) in workers.iter().enumerate() {
             let (port, master) = (port.to_string(), master.to_string());
             let data = data(format!("worker-{port}"));
-            let arguments = ["worker", &port, "--master", &master, "--data", &data].map(str::to_owned);
+            let mut arguments = ["worker", &port, "--master", &master].map(str::to_owned).to_vec();
+            if index > 0 {
+                arguments.extend(["--clone", "0"].map(str::to_owned));
+            }
+            arguments.extend(["--data".to_owned(), data]);
             if !start(&format!("worker {index}"), &arguments, folder, nodes, stop)? {
                 return Ok(());
             }
@@ -72,7 +77,7 @@ impl Args {
         let client = Client::builder(vec![master.to_string()]).memory(None).build()?;
         put_and_get(&client, "A", b"happy", "text/plain; charset=utf-8")?;
         put_and_get(&client, "B", PICTURE, "image/jpeg")?;
-        output::write(format!("\n{}", status::render(&settled(&client, 2)?)).as_bytes())?;
+        output::write(format!("\n{}", status::render(&settled(&client, self.workers)?)).as_bytes())?;
         if self.exit {
             return Ok(());
         }
@@ -123,13 +128,17 @@ fn put_and_get(client: &Client, key: &str, value: &[u8], content_type: &str) -> 
     )
 }
 
-/// The status once the master has heard of `keys` keys by a heartbeat; as it is if that takes long.
-fn settled(client: &Client, keys: u64) -> Result<status::Status> {
+/// The status once the master has heard by heartbeats that `workers` workers hold both keys and as many of them vote as
+/// will; as it is if that takes long.
+fn settled(client: &Client, workers: u16) -> Result<status::Status> {
     let deadline = Instant::now() + HEARTBEAT;
+    let voters = usize::from(workers - u16::from(workers.is_multiple_of(2)));
     loop {
         let status = status::gather(client)?;
-        let known: u64 = status.groups.iter().filter_map(|group| group.keys).sum();
-        if known >= keys || Instant::now() >= deadline {
+        let holds = |worker: &WorkerStatus| worker.facts.as_ref().is_some_and(|facts| facts.keys >= 2);
+        let settled = status.workers.iter().filter(|worker| holds(worker)).count() >= usize::from(workers)
+            && status.groups.iter().all(|group| group.voters.len() >= voters);
+        if settled || Instant::now() >= deadline {
             return Ok(status);
         }
         std::thread::sleep(LOOK);

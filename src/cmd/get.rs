@@ -35,10 +35,8 @@ impl Args {
         if let Some(path) = &self.output {
             return to_file(&client, key, options, path);
         }
-        let value = client.get_with(key, options)?.ok_or_else(|| absent(key))?;
-        if let Some(lag) = &value.lag {
-            output::remark(format!("{}: this replica may be behind by {lag}", text::escape(key)));
-        }
+        let value = client.get_with(key, options)?.ok_or_else(|| missing(key, options))?;
+        remark_lag(key, value.lag.as_deref());
         let mut bytes = value.bytes;
         if output::is_terminal() {
             if !text::is_text(&bytes) {
@@ -62,6 +60,24 @@ impl Args {
 /// The error for a key that does not exist.
 pub fn absent(key: &[u8]) -> Error {
     Error::new(Kind::NotFound, format!("the key {} does not exist", text::escape(key)))
+}
+
+/// The same, as a replica says it that may be behind.
+fn missing(key: &[u8], options: GetOptions) -> Error {
+    let error = absent(key);
+    if options.stale {
+        error.hint("a replica that is behind may not have it yet; ask without --stale")
+    } else {
+        error
+    }
+}
+
+/// Says on a terminal how far behind the replica may be that gave the value.
+fn remark_lag(key: &[u8], lag: Option<&str>) {
+    if let Some(lag) = lag {
+        let key = text::escape(key);
+        output::remark(format!("{key}: from a replica that may be behind (Catstore-Applied-Lag: {lag})"));
+    }
 }
 
 /// Writes beside the file and renames at the end, so that the file is the old value or the new one, never a part. A
@@ -106,6 +122,8 @@ fn fetch(
     mut writer: BufWriter<impl Write>,
     wrong: impl Fn(std::io::Error) -> Error,
 ) -> Result<()> {
-    client.get_to(key, options, &mut writer)?.ok_or_else(|| absent(key))?;
-    writer.flush().map_err(wrong)
+    let facts = client.get_to(key, options, &mut writer)?.ok_or_else(|| missing(key, options))?;
+    writer.flush().map_err(wrong)?;
+    remark_lag(key, facts.lag.as_deref());
+    Ok(())
 }

@@ -126,7 +126,7 @@ fn json(pages: Limited<'_>) -> Result<()> {
             Err(error) if first => return Err(error),
             Err(error) => {
                 output::write(format!("],\"problem\":{}}}\n", encode(&report::problem(&error))?).as_bytes())?;
-                return Err(report::told(error));
+                return Err(report::told("the list broke off", error));
             }
         };
         let mut text = String::new();

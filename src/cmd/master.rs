@@ -1,9 +1,11 @@
 //! `catstore master [PORT]`: runs a master.
 
 use super::options::NodeArgs;
-use super::parent;
+use super::{parent, parse};
+use crate::client::parse_address;
 use crate::error::Result;
 use crate::server::{MasterOptions, run_master};
+use std::time::Duration;
 
 /// Arguments of `catstore master`.
 #[derive(Debug, clap::Args)]
@@ -11,8 +13,28 @@ pub struct Args {
     /// The port to listen on; 0 takes a free one
     #[arg(value_name = "PORT", default_value = "3000")]
     port: u16,
+    /// Masters to join, several with commas: this one becomes one of them
+    #[arg(long, value_name = "ADDR,…", value_delimiter = ',')]
+    join: Vec<String>,
+    /// A new worker without --clone joins the first group that has fewer members; of the whole cluster, so say the same on
+    /// every master [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=7))]
+    replicas: Option<u32>,
+    /// A node that is dead for so long gives its vote to a live standby; of the whole cluster too [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = dead_after)]
+    dead_after: Option<Duration>,
     #[command(flatten)]
     node: NodeArgs,
+}
+
+/// Nobody is known to be dead within less than a few heartbeats.
+const SHORTEST: Duration = Duration::from_secs(5);
+
+fn dead_after(text: &str) -> Result<Duration, String> {
+    match parse::time(text)? {
+        time if time < SHORTEST => Err(format!("nobody is dead before {} s are over", SHORTEST.as_secs())),
+        time => Ok(time),
+    }
 }
 
 impl Args {
@@ -20,6 +42,21 @@ impl Args {
     pub fn run(self) -> Result<()> {
         let node = self.node.node("master", self.port)?;
         parent::watch();
-        run_master(MasterOptions { node })
+        let join = self.join.iter().map(|text| parse_address(text)).collect::<Result<_>>()?;
+        run_master(MasterOptions { node, join, replicas: self.replicas, dead_after: self.dead_after })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dead_are_given_time() {
+        assert_eq!(dead_after("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(dead_after("5s"), Ok(SHORTEST));
+        for text in ["0", "4s", "x", "500ms"] {
+            assert!(dead_after(text).is_err(), "{text}");
+        }
     }
 }

@@ -24,6 +24,7 @@ pub mod options;
 pub mod output;
 pub mod parent;
 pub mod parse;
+pub mod promote;
 pub mod put;
 pub mod put_file;
 pub mod report;
@@ -48,6 +49,14 @@ A first cluster, each line in a terminal of its own:
 Or all of it at once, in a temporary folder, until Ctrl-C:
   catstore demo
 
+A second machine is one command away, and a third makes any one of them expendable:
+  catstore worker 3002 --master 3000 --clone 0    a clone of worker 0: the same keys, kept live
+  catstore worker 3003 --master 3000 --clone 0    now any 1 of 3 may be lost
+  catstore master 3010 --join 3000                a second master; with a third any 1 of them may be lost
+  catstore worker 3004 --master 3000 --replace 1  takes the place of worker 1, whose disk is lost
+  catstore promote 2                              the majority is lost for good: says what would be missing if the
+                                                  group went on from worker 2's copy, and how to do it
+
 Values:
   echo meow | catstore put sound -        `-` is standard input
   catstore put counter -5 --if-absent     only if the key does not exist
@@ -60,6 +69,7 @@ Values:
 The cluster:
   catstore status --watch                 nodes, groups, and what each may lose
   catstore close 0 ; catstore open 0      close a worker's store, for a backup, and open it again
+  catstore close --master 3010            the same for one of the masters
   catstore clear 0                        removes every key of group 0
 
 The same with curl:
@@ -112,12 +122,14 @@ pub enum Command {
     List(list::Args),
     /// Removes every key of a group, or of all groups
     Clear(clear::Args),
-    /// Closes the store of a worker, or the master; the process stays
+    /// Closes the store of a worker, or a master; the process stays
     Close(close::Args),
     /// Opens what `close` closed
     Open(open::Args),
     /// Shows nodes, groups, and what each group may lose
     Status(status::Args),
+    /// Revives a group whose majority is gone from one member's copy, after saying what may be missing
+    Promote(promote::Args),
     /// Runs a cluster in a temporary folder until Ctrl-C, with a value and a picture in it
     Demo(demo::Args),
     /// Makes a token file for nodes that listen beyond this machine
@@ -142,6 +154,7 @@ impl Cli {
             Command::Close(args) => args.run(),
             Command::Open(args) => args.run(),
             Command::Status(args) => args.run(),
+            Command::Promote(args) => args.run(),
             Command::Demo(args) => args.run(),
             Command::Token(args) => args.run(),
             Command::Completions(args) => args.run(),
@@ -159,6 +172,7 @@ impl Cli {
         match &self.command {
             Command::List(args) => args.json,
             Command::Status(args) => args.json,
+            Command::Promote(args) => args.json,
             _ => false,
         }
     }
@@ -176,15 +190,7 @@ mod tests {
 
     #[test]
     fn commands_that_do_not_exist_yet_are_absent() {
-        for line in [
-            "promote 0",
-            "verify",
-            "bench",
-            "drain 0",
-            "rebalance",
-            "master --join 3000",
-            "put-file A x --resume",
-        ] {
+        for line in ["verify", "bench", "drain 0", "rebalance", "put-file A x --resume"] {
             let words = std::iter::once("catstore").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }

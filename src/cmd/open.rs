@@ -21,9 +21,9 @@ impl Args {
                 client.open(index)?;
                 output::remark(format!("worker {index} is open"));
             }
-            Which::Master => {
-                client.open_master()?;
-                output::remark("the master is open");
+            Which::Master(address) => {
+                client.open_master(&address)?;
+                output::remark(format!("the master at {address} is open"));
             }
         }
         Ok(())

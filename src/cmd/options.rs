@@ -1,6 +1,6 @@
 //! Options that several subcommands share: where the cluster is, the token, and what every node is told.
 
-use super::parse;
+use super::{output, parse, text};
 use crate::client::{Client, parse_address};
 use crate::error::{Error, Kind, Result};
 use crate::server::NodeOptions;
@@ -63,7 +63,7 @@ pub struct NodeArgs {
 }
 
 impl TokenArgs {
-    /// Reads the token, if a file is named.
+    /// Reads the token, if a file is named. Nodes log what is wrong with the file's mode, commands say it at their end.
     pub fn read(&self) -> Result<Option<String>> {
         // An empty variable names no file.
         self.token_file.as_deref().filter(|path| !path.as_os_str().is_empty()).map(read_token).transpose()
@@ -75,11 +75,27 @@ impl ClientArgs {
     pub fn client(&self) -> Result<Client> {
         client(&self.master, &self.token)
     }
+
+    /// These options as words that another command needs to reach the same cluster; nothing for what the environment or
+    /// the default says anyway.
+    pub fn words(&self) -> String {
+        let from = |variable: &str| std::env::var(variable).ok();
+        let master = self.master.join(",");
+        let file = self.token.token_file.as_ref().map(|path| path.display().to_string());
+        let mut words = String::new();
+        if master != DEFAULT_MASTER && from("CATSTORE_MASTER").as_deref() != Some(&master) {
+            words.push_str(&format!(" --master {}", text::quote(&master)));
+        }
+        if let Some(file) = file.filter(|file| from("CATSTORE_TOKEN_FILE").as_ref() != Some(file)) {
+            words.push_str(&format!(" --token-file {}", text::quote(&file)));
+        }
+        words
+    }
 }
 
 /// A client of the cluster at `addresses`; empty ones are skipped, and no address means the default one.
 pub fn client(addresses: &[String], token: &TokenArgs) -> Result<Client> {
-    Client::new(masters(addresses), token.read()?)
+    Client::builder(masters(addresses)).token(token.read()?).notice(output::waiting).build()
 }
 
 /// The addresses that were named, or the default one.
@@ -144,7 +160,9 @@ fn read_token(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     file.take(MOST_TOKEN_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if mode & 0o077 != 0 {
-        log::warn!("{} can be read by others; `chmod 600` it", path.display());
+        let warning = format!("{} can be read by others; `chmod 600` it", path.display());
+        log::warn!("{warning}");
+        output::afterthought(warning);
     }
     token_of(&bytes).map_err(|why| wrong(why.to_owned()).hint("`catstore token FILE` makes one"))
 }
@@ -196,6 +214,17 @@ mod tests {
         assert_eq!(advertised("box").unwrap(), "box");
         assert_eq!(advertised("http://box:3001").unwrap(), "box:3001");
         assert!(advertised("::1").is_err());
+    }
+
+    #[test]
+    fn the_words_that_lead_to_the_same_cluster() {
+        let token = TokenArgs { token_file: Some("/my token".into()) };
+        let args = ClientArgs { master: vec!["a:1".into(), "b:2".into()], token };
+        assert_eq!(args.words(), " --master a:1,b:2 --token-file '/my token'");
+        assert_eq!(
+            ClientArgs { master: vec![DEFAULT_MASTER.into()], token: TokenArgs::default() }.words(),
+            ""
+        );
     }
 
     #[test]

@@ -1,9 +1,16 @@
 //! Standard output and standard error. A reader that went away (`catstore list | head`) is no failure: it ends the
 //! command quietly, by an error whose cause is [`ReaderGone`].
 
+use super::text;
 use crate::error::{Error, Kind, Result};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+/// What is said after a command that succeeded.
+static AFTERTHOUGHTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// A notice that waits on a terminal stays on one line of this many columns.
+const COLUMNS: usize = 79;
 
 /// The cause of an error that came up because nobody reads standard output any more.
 #[derive(Debug)]
@@ -49,6 +56,34 @@ pub fn remark(text: impl fmt::Display) {
     }
 }
 
+/// Keeps a remark until the command has succeeded: one that fails says its error and nothing else.
+pub fn afterthought(text: impl fmt::Display) {
+    AFTERTHOUGHTS.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_string());
+}
+
+/// Says what was kept.
+pub fn afterthoughts() {
+    for text in AFTERTHOUGHTS.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        remark(text);
+    }
+}
+
+/// Shows what a command waits for, on a line that goes away again; nothing where standard error is no terminal.
+pub fn waiting(text: Option<&str>) {
+    if io::stderr().is_terminal() {
+        let _ = write!(io::stderr(), "\r\x1b[K{}", text.map(one_line).unwrap_or_default());
+    }
+}
+
+fn one_line(text: &str) -> String {
+    let line = text::escape(text.as_bytes());
+    if line.chars().count() <= COLUMNS {
+        line
+    } else {
+        line.chars().take(COLUMNS - 1).chain(['…']).collect()
+    }
+}
+
 /// A line on standard error, terminal or not. Nobody may be there to read it.
 pub fn note(text: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{text}");
@@ -68,5 +103,12 @@ mod tests {
         assert!(is_reader_gone(&failed(io::ErrorKind::BrokenPipe.into())));
         assert!(!is_reader_gone(&failed(io::ErrorKind::Other.into())));
         assert!(!is_reader_gone(&Error::new(Kind::System, "x")));
+    }
+
+    #[test]
+    fn a_notice_is_one_line() {
+        assert_eq!(one_line("a\nb\x1b"), "a\\nb\\x1B");
+        assert_eq!(one_line(&"é".repeat(79)), "é".repeat(79));
+        assert_eq!(one_line(&"é".repeat(80)), "é".repeat(78) + "…");
     }
 }

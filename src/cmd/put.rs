@@ -74,7 +74,7 @@ pub fn report(client: &Client, key: &[u8], size: u64, stored: Stored) {
     // The view was learned for the put and costs nothing here.
     let voters = client.cluster_known().and_then(|view| {
         let group = view.group_of_key(key)?;
-        Some(group.members.iter().filter(|member| member.voter).count())
+        Some(group.members.iter().filter(|member| member.voter).count()).filter(|voters| *voters > 0)
     });
     let synced =
         voters.map_or_else(String::new, |voters| format!(", synced on {} of {voters}", voters / 2 + 1));

@@ -16,9 +16,9 @@ impl fmt::Display for Told {
 
 impl std::error::Error for Told {}
 
-/// Marks an error as told in JSON.
-pub fn told(error: Error) -> Error {
-    Error::new(error.kind(), "the list broke off").cause(Told(error))
+/// Marks an error as told in JSON; `what` is what came of it, for the line on standard error.
+pub fn told(what: &str, error: Error) -> Error {
+    Error::new(error.kind(), what).cause(Told(error))
 }
 
 /// True if the error's problem document stands on standard output already.
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(line(&error), "catstore: group 0 has no leader; wait");
         let document = problem(&error);
         assert_eq!((document.kind.as_str(), document.hint.as_deref()), ("no_majority", Some("wait")));
-        let again = told(error);
+        let again = told("the list broke off", error);
         assert!(is_told(&again));
         assert_eq!(again.kind(), Kind::NoMajority);
     }

@@ -16,12 +16,21 @@ pub struct Args {
     /// Where the master is, several with commas; else $MASTER [default: 127.0.0.1:3000]
     #[arg(long, value_name = "ADDR,…", value_delimiter = ',', env = "CATSTORE_MASTER")]
     master: Vec<String>,
-    /// The worker to hold the same keys as; on a cluster without workers, 0 founds worker 0
+    /// The worker whose keys this one holds too, as a live copy; on a cluster without workers 0 founds worker 0
     #[arg(long, value_name = "IDX", env = "CLONE")]
     clone: Option<String>,
+    /// The lost worker whose place in its group this one takes, under a new index
+    #[arg(long, value_name = "IDX")]
+    replace: Option<u32>,
+    /// With --replace, also where no majority of the group is left: what only the lost ones held is gone
+    #[arg(long, requires = "replace")]
+    accept_data_loss: bool,
     /// The folder below which `/put_file` reads [default: the current folder, on loopback]
     #[arg(long, value_name = "DIR")]
     files: Option<PathBuf>,
+    /// How the leader of a group makes sure that it still leads before it reads: by a lease, or by asking each time
+    #[arg(long, value_name = "lease|quorum", default_value = "lease", value_parser = ["lease", "quorum"])]
+    reads: String,
     /// The largest value, at most 8MiB
     #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = parse::size)]
     max_value: usize,
@@ -50,8 +59,11 @@ impl Args {
             node: self.node.node("worker", self.port)?,
             masters: masters(&named).iter().map(|text| parse_address(text)).collect::<Result<_>>()?,
             clone: parse::index(self.clone.as_deref().unwrap_or_default())?,
+            replace: self.replace,
+            accept_data_loss: self.accept_data_loss,
             files: self.files,
             max_value: self.max_value,
+            quorum_reads: self.reads == "quorum",
         })
     }
 }
@@ -84,7 +96,8 @@ mod tests {
         assert_eq!(options("3001 --data /x --max-value 9m", None).unwrap_err().kind(), Kind::Usage);
         let worker = options("3001 --data x --max-value 1m --clone 0 --cache 1m --threads 2", None).unwrap();
         assert_eq!((worker.max_value, worker.clone, worker.node.cache), (1 << 20, Some(0), 1 << 20));
-        assert!(worker.node.data.is_absolute());
+        assert!(worker.node.data.is_absolute() && !worker.quorum_reads);
+        assert!(options("3001 --data /x --reads quorum", None).unwrap().quorum_reads);
         assert_eq!(options("3001 --data /x --clone y", None).unwrap_err().kind(), Kind::Usage);
     }
 }

@@ -35,6 +35,13 @@ pub enum Command {
     Clear,
     /// Removes records that have expired and request ids that are too old; a bounded number of each.
     Sweep,
+    /// Changes nothing: members take a digest of their rows as this entry leaves them.
+    Digest {
+        /// Tells it from others.
+        id: u64,
+        /// The Raft ids of the members that take it.
+        members: Vec<u64>,
+    },
 }
 
 /// The arguments of a put.
@@ -80,7 +87,8 @@ pub enum BatchCommand {
 /// A command with its request id, as submitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// 1 to 128 bytes; a repeat of the same id on a key of the same slot gets the first reply for 10 minutes.
+    /// 1 to 128 bytes; a repeat of the same id on a key of the same slot gets the first reply for 10 minutes. A numbered
+    /// one (`super::repeats`) does until a later request of its session is executed.
     pub id: Option<String>,
     /// The command.
     pub command: Command,
@@ -131,4 +139,9 @@ pub enum Reply {
     TooManyRequestIds,
     /// The request id belongs to another command of the last ten minutes; nothing was written.
     RequestIdReused,
+    /// Members were told to take a digest.
+    DigestOrdered,
+    /// A later request of the same session was executed. Nothing was written now; whether the request was executed
+    /// before is not known any more.
+    RequestIdPassed,
 }

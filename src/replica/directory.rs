@@ -2,6 +2,7 @@
 
 use super::machine::{Applied, Effect, Machine, Position, begin_payload, open_payload};
 use crate::cluster::directory::{Directory, DirectoryCommand, DirectoryReply};
+use crate::cluster::membership::{Wanted, wanted_masters};
 use crate::error::{Error, Kind, Result};
 use crate::store::keys;
 use crate::store::state::{Batch, State};
@@ -71,15 +72,8 @@ impl Machine for DirectoryMachine {
     }
 
     fn size(command: &DirectoryCommand) -> usize {
-        match command {
-            DirectoryCommand::Register { request, alive } => {
-                let texts = [&request.uuid, &request.address, &request.data, &request.software];
-                let cluster = request.cluster.as_ref().map_or(0, String::len);
-                // JSON escapes a byte as six at most.
-                6 * (texts.iter().map(|text| text.len()).sum::<usize>() + cluster) + 12 * alive.len() + 256
-            }
-            DirectoryCommand::MasterAddress { address } => 6 * address.len() + 64,
-        }
+        // Commands are few and small: they are measured by encoding them. One that does not encode fails later.
+        serde_json::to_vec(command).map_or(0, |encoded| encoded.len())
     }
 
     fn alone(_command: &DirectoryCommand) -> bool {
@@ -112,11 +106,15 @@ impl Machine for DirectoryMachine {
         }
         self.position = at;
         batch.put(keys::COUNTERS_ROW.to_vec(), encode_counters(self.position, self.clock));
-        Ok(Applied { effect: Effect::Write(batch), replies })
+        Ok(Applied { effect: Effect::Write(batch), replies, digest: None })
     }
 
     fn due(&self, _now: u64) -> Option<DirectoryCommand> {
         None
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        Some(wanted_masters(&self.directory))
     }
 
     fn publish(&self) -> Arc<Directory> {

@@ -3,13 +3,18 @@
 use super::*;
 use crate::cluster::slots::SlotTable;
 use crate::replica::command::{Command as Write, Condition, Put, Reply, Request};
+use crate::replica::copies::SnapshotName;
 use crate::replica::keyspace::{Keyspace, founding_rows};
+use crate::replica::member::Setup;
+use crate::replica::parcel::Sender;
 use crate::store::doubles::{Disk, MemoryGenerations, MemoryLog};
 use crate::store::record::checksum;
 use raft::eraftpb::ConfState;
 use std::sync::atomic::AtomicU64;
 
-type Started = Inbox<Keyspace, (MemoryLog, MemoryGenerations)>;
+type Started = Inbox<Keyspace, (MemoryLog, MemoryGenerations), <MemoryGenerations as Generations>::Building>;
+
+const MIB: u64 = 1 << 20;
 
 fn disk() -> Disk {
     let membership = ConfState { voters: vec![1], ..ConfState::default() };
@@ -18,14 +23,42 @@ fn disk() -> Disk {
 
 fn start_on(disk: &Disk, free: Arc<AtomicU64>) -> Started {
     let (log, generations) = disk.open(false);
-    let member = Member::open(1, 7, log, generations).unwrap();
-    let inbox = start(member, Box::new(move || Some(free.load(Ordering::Relaxed)))).unwrap();
+    let member = Member::open(setup(7), log, generations).unwrap();
+    let own = Sender { cluster: "c".into(), group: 0, incarnation: 1, id: 1, starts: 1, run: 1 };
+    let free_bytes = Box::new(move || Some(free.load(Ordering::Relaxed)));
+    let inbox = start(member, World { wire: Arc::new(Nowhere), own, free_bytes }).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
-    while !inbox.shared().serving.load(Ordering::Acquire) {
+    while !inbox.shared().may_read() {
         assert!(Instant::now() < deadline, "it does not serve");
         std::thread::yield_now();
     }
     inbox
+}
+
+fn setup(seed: u64) -> Setup {
+    Setup::new(1, 1, seed, 0)
+}
+
+/// A member that has nobody to talk to.
+struct Nowhere;
+
+impl Wire for Nowhere {
+    fn deliver(&self, to: u64, _parcel: &[u8]) -> Result<()> {
+        Err(Error::new(Kind::Unreachable, format!("there is no member {to}")))
+    }
+
+    fn pull(&self, from: u64, _name: SnapshotName, _after: Option<&[u8]>) -> Result<Vec<u8>> {
+        Err(Error::new(Kind::Unreachable, format!("there is no member {from}")))
+    }
+}
+
+struct Silent;
+
+impl Rim for Silent {
+    fn publish(&mut self, _status: &Status) {}
+    fn send(&mut self, messages: Vec<Message>) {
+        assert!(messages.is_empty(), "a lone voter has nothing to say");
+    }
 }
 
 fn plenty() -> Arc<AtomicU64> {
@@ -65,22 +98,22 @@ fn what_is_acknowledged_survives_a_power_loss() {
     }
     disk.crash(3);
     let (log, generations) = disk.open(true);
-    let mut member: Member<Keyspace, _, _> = Member::open(1, 8, log, generations).unwrap();
-    member.run(&mut |_| {}).unwrap();
+    let mut member: Member<Keyspace, _, _> = Member::open(setup(8), log, generations).unwrap();
+    member.run(0, &mut Silent).unwrap();
     assert_eq!(member.machine().publish().counters.keys, 50);
 }
 
 #[test]
 fn commands_that_wait_together_share_an_entry_and_a_sync() {
     let (log, generations) = disk().open(false);
-    let mut member: Member<Keyspace, _, _> = Member::open(1, 7, log, generations).unwrap();
-    member.run(&mut |_| {}).unwrap();
+    let mut member: Member<Keyspace, _, _> = Member::open(setup(7), log, generations).unwrap();
+    member.run(0, &mut Silent).unwrap();
     let before = member.core().log().syncs();
     let mut queue: VecDeque<_> = (0..5000).map(|number| (number + 1, put(&number.to_string()))).collect();
     let mut commands = 0;
     for entries in 1..=2 {
         assert!(member.propose(1, &mut queue).is_empty());
-        let outputs = member.run(&mut |_| {}).unwrap();
+        let outputs = member.run(0, &mut Silent).unwrap();
         commands += outputs.commands;
         assert_eq!((outputs.entries, member.core().log().syncs() - before), (1, entries));
         assert_eq!(outputs.replies.len() as u64, outputs.commands);
@@ -101,7 +134,7 @@ fn a_failing_disk_leaves_an_unknown_outcome_and_stops_the_node() {
         std::thread::yield_now();
     }
     assert_eq!(ask(&inbox, put("after")).unwrap_err().kind(), Kind::Failed);
-    assert!(!inbox.shared().serving.load(Ordering::Acquire));
+    assert!(!inbox.shared().may_read());
     assert!(inbox.shared().live.read().unwrap().is_none(), "nothing is read after a failure");
     assert!(inbox.close(Duration::from_secs(20)).is_err(), "there is nothing to close");
 }
@@ -125,22 +158,13 @@ fn a_full_disk_refuses_writes_then_deletes_and_serves_again_later() {
     let inbox = start_on(&disk(), free.clone());
     ask(&inbox, put("A")).unwrap();
     ask(&inbox, put("B")).unwrap();
-    free.store(RESERVE - 1, Ordering::Relaxed);
+    free.store(64 * MIB - 1, Ordering::Relaxed);
     ask_until(&inbox, &put("B"), is_full);
     assert!(matches!(ask(&inbox, delete("A")), Ok(Reply::Deleted { .. })));
-    free.store(LAST_RESERVE - 1, Ordering::Relaxed);
+    free.store(16 * MIB - 1, Ordering::Relaxed);
     ask_until(&inbox, &delete("A"), is_full);
     free.store(u64::MAX, Ordering::Relaxed);
     ask_until(&inbox, &put("C"), |reply| matches!(reply, Ok(Reply::Stored { .. })));
-}
-
-#[test]
-fn what_was_accepted_counts_against_the_free_space() {
-    let mut space = Space::new(Some(RESERVE + (20 << 20)));
-    assert!(space.admit(8 << 20, true).is_ok());
-    assert_eq!(space.admit(1, true).unwrap_err().kind(), Kind::DiskFull);
-    assert!(space.admit(1, false).is_ok(), "a delete may use the last of it");
-    assert!(Space::new(None).admit(u64::MAX, true).is_ok(), "a disk that does not tell is not full");
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use super::handle::Options;
 use super::{directory, keyspace};
 use crate::cluster::directory::Directory;
+use crate::cluster::membership::raft_id;
 use crate::cluster::slots::SlotTable;
-use crate::cluster::view::{ClusterView, RegisterReply};
+use crate::cluster::view::{ClusterView, RegisterMasterReply, RegisterReply};
 use crate::error::{Error, Kind, Result};
 use crate::replica::Folder;
 use raft::eraftpb::ConfState;
@@ -43,8 +44,8 @@ pub fn found_master(folder: &mut Folder, address: &str, options: &Options) -> Re
     folder.found(lone_voter(FIRST_MASTER), &directory::founding_rows(&directory)?, options.sizes)
 }
 
-/// Founds the group of a worker that the master registered (`index`, `group`, `slots` of the reply, the cluster's
-/// id in `view`). Does nothing if it was founded before.
+/// Makes the stores of a worker that the master registered: those of a group of its own (`found`, with the `slots` of
+/// the reply), or empty ones that the group's leader fills. Does nothing if they were made before.
 pub fn found_worker(folder: &mut Folder, reply: &RegisterReply, options: &Options) -> Result<()> {
     if folder.has_stores() {
         return Ok(());
@@ -53,10 +54,40 @@ pub fn found_worker(folder: &mut Folder, reply: &RegisterReply, options: &Option
     identity.cluster = Some(reply.view.cluster.clone());
     identity.index = Some(reply.index);
     identity.group = Some(reply.group);
+    identity.incarnation = reply.incarnation;
     folder.save(identity)?;
     let slots = SlotTable::from_ranges(reply.slots.clone())
         .map_err(|why| Error::new(Kind::BadRequest, format!("the master's answer is not usable: {why}")))?;
-    folder.found(lone_voter(reply.index), &keyspace::founding_rows(&slots)?, options.sizes)
+    let membership = if reply.found { lone_voter(reply.index) } else { ConfState::default() };
+    folder.found(membership, &keyspace::founding_rows(&slots)?, options.sizes)
+}
+
+/// Makes the empty stores of a master that the others registered; their leader fills them. Does nothing if they were
+/// made before.
+pub fn join_master(folder: &mut Folder, reply: &RegisterMasterReply, options: &Options) -> Result<()> {
+    if folder.has_stores() {
+        return Ok(());
+    }
+    let mut identity = folder.identity().clone();
+    identity.cluster = Some(reply.view.cluster.clone());
+    identity.index = Some(reply.index);
+    identity.incarnation = reply.incarnation;
+    folder.save(identity)?;
+    let directory = Directory { cluster: reply.view.cluster.clone(), ..Directory::default() };
+    folder.found(ConfState::default(), &directory::founding_rows(&directory)?, options.sizes)
+}
+
+/// Makes a worker's copy the beginning of a new incarnation of its group: it is the only voter from now on. The caller
+/// has been told so by the masters. Nothing is lost that this copy holds. A crash in the middle: the next start does it
+/// again.
+pub fn promote_worker(folder: &mut Folder, incarnation: u64) -> Result<()> {
+    if folder.identity().incarnation >= incarnation || !folder.has_stores() {
+        return Ok(());
+    }
+    let index =
+        folder.identity().index.ok_or_else(|| Error::new(Kind::Failed, "this folder has no index yet"))?;
+    folder.force_lone_voter(raft_id(index))?;
+    folder.set_incarnation(incarnation)
 }
 
 fn lone_voter(index: u32) -> ConfState {

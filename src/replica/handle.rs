@@ -1,17 +1,25 @@
 //! What the rest of the process holds of a running replica: a bounded inbox, reads, and numbers.
 
+use super::clock::now_ms;
 use super::command::{Reply, Request};
+use super::digest::Digest;
 use super::directory::DirectoryMachine;
-use super::driver::{self, Inbox, Live, Shared};
+use super::driver::{self, World};
+use super::fetch::Copied;
+use super::inbox::{Inbox, Job};
 use super::keyspace::Keyspace;
 use super::machine::Machine;
-use super::member::Member;
+use super::member::{Member, Setup};
+use super::parcel::{self, Gate, MASTERS, Sender};
 use super::reader::Reader;
+use super::shared::{Live, Shared, lock};
+use super::transport::Wire;
 use crate::cluster::directory::{Directory, DirectoryCommand, DirectoryReply};
+use crate::cluster::membership::{Wanted, index_of, raft_id};
 use crate::error::{Error, Kind, Result};
-use crate::replica::{Folder, Sizes};
+use crate::replica::{Folder, Role, Sizes};
 use crate::store::folder::Stores;
-use crate::store::generation::LevelGenerations;
+use crate::store::generation::{LevelBuilding, LevelGenerations};
 use crate::store::raft_engine::EngineLog;
 use crate::store::state::Generations as _;
 use std::path::PathBuf;
@@ -21,14 +29,18 @@ use std::time::{Duration, Instant};
 
 /// A close waits so long for the thread to finish what it accepted, and so long for readers to let go.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(8);
-/// How often a wait looks again.
+/// A lone voter serves so soon after its start that whoever started it waits for it.
 const POLL: Duration = Duration::from_millis(1);
 
 /// How to open a replica.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Sizes of the stores.
     pub sizes: Sizes,
+    /// How this member reaches the others.
+    pub wire: Arc<dyn Wire>,
+    /// Every read asks a majority (`--reads quorum`).
+    pub quorum_reads: bool,
 }
 
 /// Plain numbers of a replica, for facts and metrics.
@@ -38,8 +50,24 @@ pub struct Numbers {
     pub role: &'static str,
     /// Raft term.
     pub term: u64,
+    /// The index of the member that leads, as far as this one knows.
+    pub leader: Option<u32>,
+    /// The indices of those who vote.
+    pub voters: Vec<u32>,
+    /// The indices of the outgoing voters of a joint configuration.
+    pub outgoing: Vec<u32>,
+    /// The indices of those who stand by.
+    pub standbys: Vec<u32>,
+    /// The incarnation of the group.
+    pub incarnation: u64,
     /// Index of the last applied entry.
     pub applied: u64,
+    /// Index of the last entry of the log.
+    pub last: u64,
+    /// Its term.
+    pub last_term: u64,
+    /// The indices of the others that this member, which leads, has heard of lately.
+    pub active: Vec<u32>,
     /// Keys stored.
     pub keys: u64,
     /// Bytes of keys and values.
@@ -58,32 +86,53 @@ pub struct Numbers {
     pub log_bytes: u64,
 }
 
+/// Who orders the writes of a group, as a member sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lead {
+    /// This member.
+    Here,
+    /// The member with this index.
+    There(u32),
+    /// Nobody, as far as this member knows.
+    Nobody,
+}
+
 /// A running replica of machine `M` on the stores of a folder.
 struct Replica<M: Machine> {
-    inbox: Inbox<M, (EngineLog, LevelGenerations)>,
+    inbox: Inbox<M, (EngineLog, LevelGenerations), LevelBuilding>,
     shared: Arc<Shared<M>>,
+    gate: Gate,
+    incarnation: u64,
+    quorum_reads: bool,
     folder: Arc<Mutex<Option<Folder>>>,
     path: PathBuf,
 }
 
 impl<M: Machine> Replica<M> {
-    fn open(mut folder: Folder, options: &Options) -> Result<Arc<Replica<M>>> {
+    fn open(mut folder: Folder, options: &Options, run: u64) -> Result<Arc<Replica<M>>> {
         let path = folder.path().to_owned();
-        let id = member_id(folder.identity().index)?;
         let Stores { log, state } = folder.open_stores(options.sizes)?;
-        let member = Member::open(id, random_seed()?, log, state).map_err(|error| in_folder(error, &path))?;
+        let own = sender(&folder, run)?;
+        let setup = Setup::new(own.id, own.incarnation, random_seed()?, now_ms());
+        let member = Member::open(setup, log, state).map_err(|error| in_folder(error, &path))?;
         let folder = Arc::new(Mutex::new(Some(folder)));
         let watched = folder.clone();
-        let free = move || driver::lock(&watched).as_ref().and_then(|folder| folder.free_bytes().ok());
-        let inbox = driver::start(member, Box::new(free))?;
+        let free = move || lock(&watched).as_ref().and_then(|folder| folder.free_bytes().ok());
+        let world = World { wire: options.wire.clone(), own: own.clone(), free_bytes: Box::new(free) };
+        let inbox = driver::start(member, world)?;
         let shared = inbox.shared().clone();
-        Ok(Arc::new(Replica { inbox, shared, folder, path }))
+        let (incarnation, gate) = (own.incarnation, Gate::new(own));
+        let quorum_reads = options.quorum_reads;
+        Ok(Arc::new(Replica { inbox, shared, gate, incarnation, quorum_reads, folder, path }))
     }
 
+    /// Waits until the log is replayed and, for a lone voter, until it serves: nobody else can make it wait for long.
     fn wait_ready(&self, deadline: Instant) -> Result<()> {
         loop {
             self.shared.check_open()?;
-            if self.shared.serving.load(Ordering::Acquire) {
+            let started = self.shared.started.load(Ordering::Acquire);
+            let alone = self.shared.members().voters == [self.shared.id];
+            if started && (!alone || self.shared.may_read()) {
                 return Ok(());
             }
             if Instant::now() >= deadline {
@@ -106,21 +155,74 @@ impl<M: Machine> Replica<M> {
         }
     }
 
-    fn live(&self) -> Result<Live<M>> {
-        self.shared.check_open()?;
-        if !self.shared.serving.load(Ordering::Acquire) {
-            return Err(no_leader());
+    fn lead(&self) -> Lead {
+        let status = self.shared.status();
+        match status.leader {
+            0 => Lead::Nobody,
+            leader if leader == self.shared.id => Lead::Here,
+            leader => index_of(leader).map_or(Lead::Nobody, Lead::There),
         }
+    }
+
+    /// What is applied here, if this member may read it without asking anybody; none if it must ask.
+    fn live_now(&self) -> Result<Option<Live<M>>> {
+        self.shared.check_open()?;
+        if !self.shared.may_read() || self.quorum_reads && !self.shared.reads_alone() {
+            return Ok(None);
+        }
+        self.applied_here().map(Some)
+    }
+
+    /// What is applied here once a majority has confirmed that this member leads. Errors: `Moved`, `NoMajority`.
+    async fn live_confirmed(&self, deadline: Instant) -> Result<Live<M>> {
+        let receiver = self.inbox.confirm_read()?;
+        match tokio::time::timeout_at(deadline.into(), receiver).await {
+            Ok(Ok(right)) => right?,
+            Ok(Err(_)) => return Err(self.shared.closed_error()),
+            Err(_) => {
+                return Err(Error::new(Kind::NoMajority, "no majority of the group answered in time")
+                    .hint("try again a little later"));
+            }
+        }
+        self.applied_here()
+    }
+
+    /// What is applied here, however old that is.
+    fn applied_here(&self) -> Result<Live<M>> {
         let live = self.shared.live.read().unwrap_or_else(PoisonError::into_inner).clone();
         live.ok_or_else(|| self.shared.closed_error())
     }
 
+    fn receive(&self, bytes: &[u8]) -> Result<()> {
+        let parcel = parcel::open(bytes, &self.gate)?;
+        self.inbox.receive(parcel.sender.id, parcel.commit, parcel.messages, bytes.len())
+    }
+
+    fn chunk(&self, id: u64, peer: u64, after: Option<&[u8]>) -> Result<Vec<u8>> {
+        self.shared.check_open()?;
+        self.inbox.post(Job::SnapshotUsed { id, peer });
+        match after {
+            Some(after) => self.shared.snapshots.chunk(id, after),
+            None => Ok(Vec::new()),
+        }
+    }
+
     fn numbers(&self) -> Numbers {
         let gauges = &self.shared.gauges;
+        let (status, members) = (self.shared.status(), self.shared.members());
+        let indices = |ids: &[u64]| ids.iter().filter_map(|id| index_of(*id)).collect();
         Numbers {
-            role: *gauges.role.read().unwrap_or_else(PoisonError::into_inner),
-            term: gauges.term.load(Ordering::Relaxed),
+            role: status.role.word(),
+            term: status.term,
+            leader: index_of(status.leader),
+            voters: indices(&members.voters),
+            outgoing: indices(&members.outgoing),
+            standbys: indices(&members.standbys),
+            active: indices(&members.active),
+            last_term: gauges.last_term.load(Ordering::Relaxed),
+            incarnation: self.incarnation,
             applied: gauges.applied.load(Ordering::Relaxed),
+            last: gauges.last.load(Ordering::Relaxed),
             syncs: gauges.syncs.load(Ordering::Relaxed),
             entries: gauges.entries.load(Ordering::Relaxed),
             commands: gauges.commands.load(Ordering::Relaxed),
@@ -131,21 +233,26 @@ impl<M: Machine> Replica<M> {
     }
 
     fn starts(&self) -> u64 {
-        driver::lock(&self.folder).as_ref().map_or(0, |folder| folder.identity().starts)
+        lock(&self.folder).as_ref().map_or(0, |folder| folder.identity().starts)
     }
 
     /// The first close wins; others find it closed. The folder comes back even if the replica had failed: then
     /// without the note of a clean close, so that the next start checks log and state against each other.
     fn close(&self) -> Result<Folder> {
         self.shared.closing.store(true, Ordering::Release);
-        self.shared.serving.store(false, Ordering::Release);
-        let mut folder = driver::lock(&self.folder).take().ok_or_else(|| self.shared.closed_error())?;
+        self.shared.stop_serving();
+        let mut folder = lock(&self.folder).take().ok_or_else(|| self.shared.closed_error())?;
         match self.inbox.close(CLOSE_PATIENCE) {
             Ok((log, state)) => {
                 wait_for_readers(&state)?;
                 folder.close_stores(Stores { log, state })?;
             }
-            Err(error) => log::warn!("closed without a note of a clean close: {error}"),
+            // It stopped by itself, and left the stores as a crash would: the next start checks them.
+            Err(error) if self.shared.failure().is_some() => {
+                log::warn!("closed without a note of a clean close: {error}");
+            }
+            // It still runs, and may still write.
+            Err(error) => return Err(error),
         }
         Ok(folder)
     }
@@ -154,7 +261,7 @@ impl<M: Machine> Replica<M> {
 impl<M: Machine> Drop for Replica<M> {
     /// A replica that nobody holds any longer ends without a note of a clean close, as if it had been killed.
     fn drop(&mut self) {
-        if driver::lock(&self.folder).is_some() {
+        if lock(&self.folder).is_some() {
             let _ = self.inbox.close(CLOSE_PATIENCE);
         }
     }
@@ -173,10 +280,23 @@ fn wait_for_readers(state: &LevelGenerations) -> Result<()> {
     Ok(())
 }
 
-fn member_id(index: Option<u32>) -> Result<u64> {
-    index
-        .map(|index| u64::from(index) + 1)
-        .ok_or_else(|| Error::new(Kind::Failed, "this folder has no index yet"))
+/// Who the member of `folder` is to the others.
+fn sender(folder: &Folder, run: u64) -> Result<Sender> {
+    let identity = folder.identity();
+    let missing = |what: &str| Error::new(Kind::Failed, format!("this folder has no {what} yet"));
+    let index = identity.index.ok_or_else(|| missing("index"))?;
+    let group = match identity.role {
+        Role::Master => MASTERS,
+        Role::Worker => identity.group.ok_or_else(|| missing("group"))?,
+    };
+    Ok(Sender {
+        cluster: identity.cluster.clone().ok_or_else(|| missing("cluster"))?,
+        group,
+        incarnation: identity.incarnation,
+        id: raft_id(index),
+        starts: identity.starts,
+        run,
+    })
 }
 
 fn random_seed() -> Result<u64> {
@@ -203,6 +323,81 @@ fn no_leader() -> Error {
     Error::new(Kind::NoMajority, "the group has no leader yet").hint("try again a little later")
 }
 
+/// What handles of both kinds of replica have in common.
+macro_rules! common {
+    ($handle:ty) => {
+        impl $handle {
+            /// Opens the stores of `folder` (which must have been founded) and starts the replica thread, in the run of
+            /// the process with the random number `run`. Returns once the thread runs.
+            pub fn open(folder: Folder, options: &Options, run: u64) -> Result<Self> {
+                Ok(Self { replica: Replica::open(folder, options, run)? })
+            }
+
+            /// Blocks until the log is replayed and, for a lone voter, until it serves; or the replica failed, or the
+            /// deadline passes (`NoMajority`).
+            pub fn wait_ready(&self, deadline: Instant) -> Result<()> {
+                self.replica.wait_ready(deadline)
+            }
+
+            /// Who orders the writes.
+            pub fn lead(&self) -> Lead {
+                self.replica.lead()
+            }
+
+            /// A parcel of another member. Errors: `Conflict` for a stranger, `BadRequest`, `Overloaded`, `Closed`.
+            pub fn receive(&self, parcel: &[u8]) -> Result<()> {
+                self.replica.receive(parcel)
+            }
+
+            /// A chunk of the snapshot `id` that this member holds for member `peer`, behind the row `after`; none only
+            /// says that the snapshot is still needed. Blocks. Errors: `NotFound`, `Damaged`, `Closed`.
+            pub fn chunk(&self, id: u64, peer: u64, after: Option<&[u8]>) -> Result<Vec<u8>> {
+                self.replica.chunk(id, peer, after)
+            }
+
+            /// Hands the lead over, if there is somebody to take it; returns when that is done or `patience` is over.
+            /// Blocks.
+            pub fn leave(&self, patience: Duration) {
+                self.replica.inbox.leave(patience);
+            }
+
+            /// The copy of a snapshot into this member: under way, or the last one.
+            pub fn copying(&self) -> Option<Copied> {
+                self.replica.shared.copying.get()
+            }
+
+            /// How often the folder was opened, this time included; 0 once it is closed.
+            pub fn starts(&self) -> u64 {
+                self.replica.starts()
+            }
+
+            /// Why the replica stopped by itself, if it did. `Damaged` asks for exit code 5.
+            pub fn failure(&self) -> Option<Error> {
+                self.replica.shared.failure()
+            }
+
+            /// Finishes what was accepted, closes the stores cleanly and gives the folder back. Blocks. Later calls
+            /// on any clone get `Closed`.
+            pub fn close(&self) -> Result<Folder> {
+                self.replica.close()
+            }
+
+            /// The data folder.
+            pub fn path(&self) -> PathBuf {
+                self.replica.path.clone()
+            }
+
+            /// Notes that a master has confirmed this start: [`Folder::confirm_start`]. Blocks for a sync.
+            pub fn confirm_start(&self) -> Result<()> {
+                lock(&self.replica.folder).as_mut().map_or(Ok(()), Folder::confirm_start)
+            }
+        }
+    };
+}
+
+common!(KeyspaceHandle);
+common!(DirectoryHandle);
+
 /// A running replica of the keyspace. Cheap to clone; all clones are the same replica.
 #[derive(Clone)]
 pub struct KeyspaceHandle {
@@ -210,66 +405,61 @@ pub struct KeyspaceHandle {
 }
 
 impl KeyspaceHandle {
-    /// Opens the stores of `folder` (which must have been founded) and starts the replica thread. Returns once the
-    /// thread runs; [`KeyspaceHandle::wait_ready`] waits until it serves.
-    pub fn open(folder: Folder, options: &Options) -> Result<KeyspaceHandle> {
-        Ok(KeyspaceHandle { replica: Replica::open(folder, options)? })
-    }
-
-    /// Blocks until the replica serves, it failed, or the deadline passes (`NoMajority`).
-    pub fn wait_ready(&self, deadline: Instant) -> Result<()> {
-        self.replica.wait_ready(deadline)
-    }
-
     /// Hands a command to the replica and waits for its reply.
     ///
-    /// Errors: `Overloaded` (inbox full), `DiskFull`, `NoMajority`, `Closed`, `Failed`: certainly not written.
-    /// `UnknownOutcome`: it may have been written; also when the deadline passes first.
+    /// Errors: `Overloaded` (inbox full), `DiskFull`, `NoMajority`, `Moved` (this member does not lead), `Closed`,
+    /// `Failed`: certainly not written. `UnknownOutcome`: it may have been written; also when the deadline passes first.
     pub async fn submit(&self, request: Request, deadline: Instant) -> Result<Reply> {
         self.replica.submit(request, deadline).await
     }
 
-    /// A right to read linearizably, now. Errors: `NoMajority`, `Closed`, `Failed`.
-    pub fn reader(&self) -> Result<Reader> {
-        let live = self.replica.live()?;
-        Ok(Reader::new(live.state, live.published, self.replica.shared.clone()))
+    /// A right to read linearizably, now; none if a majority must be asked first. Errors: `Closed`, `Failed`.
+    pub fn reader(&self) -> Result<Option<Reader>> {
+        Ok(self.replica.live_now()?.map(|live| self.read(live)))
+    }
+
+    /// A right to read linearizably once a majority has confirmed that this member leads. Errors: `Moved`,
+    /// `NoMajority`, `Overloaded`, `Closed`, `Failed`.
+    pub async fn reader_confirmed(&self, deadline: Instant) -> Result<Reader> {
+        Ok(self.read(self.replica.live_confirmed(deadline).await?))
+    }
+
+    /// A right to read what is applied here, and how many milliseconds that may lag behind the leader, not counting the
+    /// way of its last message; none if nobody can tell.
+    pub fn stale_reader(&self) -> Result<(Reader, Option<u64>)> {
+        self.replica.shared.check_open()?;
+        let shared = &self.replica.shared;
+        let lag = match shared.gauges.fresh_at.load(Ordering::Relaxed) {
+            _ if shared.may_read() => Some(0),
+            0 => None,
+            at => Some(now_ms().saturating_sub(at)),
+        };
+        Ok((self.read(self.replica.applied_here()?), lag))
+    }
+
+    fn read(&self, live: Live<Keyspace>) -> Reader {
+        Reader::new(live.state, live.published, self.replica.shared.clone())
+    }
+
+    /// What the directory wants of this group.
+    pub fn want(&self, wanted: Wanted) {
+        self.replica.inbox.post(Job::Want(wanted));
+    }
+
+    /// The digest of the order `id`, once it is taken here.
+    pub fn digest(&self, id: u64) -> Option<Digest> {
+        self.replica.shared.digests.get(id)
     }
 
     /// Numbers for facts and metrics.
     pub fn numbers(&self) -> Numbers {
         let mut numbers = self.replica.numbers();
-        if let Ok(live) = self.replica.live() {
+        if let Ok(live) = self.replica.applied_here() {
             numbers.keys = live.published.counters.keys;
             numbers.bytes = live.published.counters.bytes;
             numbers.version = live.published.counters.version;
         }
         numbers
-    }
-
-    /// How often the folder was opened, this time included; 0 once it is closed.
-    pub fn starts(&self) -> u64 {
-        self.replica.starts()
-    }
-
-    /// Why the replica stopped by itself, if it did. `Damaged` asks for exit code 5.
-    pub fn failure(&self) -> Option<Error> {
-        self.replica.shared.failure()
-    }
-
-    /// Finishes what was accepted, closes the stores cleanly and gives the folder back. Blocks. Later calls of
-    /// `submit` and `reader` on any clone get `Closed`.
-    pub fn close(&self) -> Result<Folder> {
-        self.replica.close()
-    }
-
-    /// The data folder.
-    pub fn path(&self) -> PathBuf {
-        self.replica.path.clone()
-    }
-
-    /// Notes that a master has confirmed this start: [`Folder::confirm_start`]. Blocks for a sync.
-    pub fn confirm_start(&self) -> Result<()> {
-        driver::lock(&self.replica.folder).as_mut().map_or(Ok(()), Folder::confirm_start)
     }
 }
 
@@ -280,48 +470,24 @@ pub struct DirectoryHandle {
 }
 
 impl DirectoryHandle {
-    /// As [`KeyspaceHandle::open`].
-    pub fn open(folder: Folder, options: &Options) -> Result<DirectoryHandle> {
-        Ok(DirectoryHandle { replica: Replica::open(folder, options)? })
-    }
-
-    /// As [`KeyspaceHandle::wait_ready`].
-    pub fn wait_ready(&self, deadline: Instant) -> Result<()> {
-        self.replica.wait_ready(deadline)
-    }
-
     /// As [`KeyspaceHandle::submit`].
     pub async fn submit(&self, command: DirectoryCommand, deadline: Instant) -> Result<DirectoryReply> {
         self.replica.submit(command, deadline).await
     }
 
-    /// The directory as last applied. Errors: `NoMajority`, `Closed`, `Failed`.
-    pub fn directory(&self) -> Result<Arc<Directory>> {
-        Ok(self.replica.live()?.published)
+    /// The directory as it is now, if this master may say so without asking; none if it must ask. Errors: `Closed`,
+    /// `Failed`.
+    pub fn directory(&self) -> Result<Option<Arc<Directory>>> {
+        Ok(self.replica.live_now()?.map(|live| live.published))
+    }
+
+    /// The directory as last applied here, however old that is. Errors: `Closed`, `Failed`.
+    pub fn directory_here(&self) -> Result<Arc<Directory>> {
+        Ok(self.replica.applied_here()?.published)
     }
 
     /// As [`KeyspaceHandle::numbers`]; keys and bytes are 0.
     pub fn numbers(&self) -> Numbers {
         self.replica.numbers()
-    }
-
-    /// As [`KeyspaceHandle::starts`].
-    pub fn starts(&self) -> u64 {
-        self.replica.starts()
-    }
-
-    /// As [`KeyspaceHandle::failure`].
-    pub fn failure(&self) -> Option<Error> {
-        self.replica.shared.failure()
-    }
-
-    /// As [`KeyspaceHandle::close`].
-    pub fn close(&self) -> Result<Folder> {
-        self.replica.close()
-    }
-
-    /// The data folder.
-    pub fn path(&self) -> PathBuf {
-        self.replica.path.clone()
     }
 }

@@ -4,24 +4,26 @@
 //! entry of a thousand commands does what a thousand entries would. What is counted (keys, bytes, records that
 //! expire, remembered requests) is counted in the same batch that changes it.
 
+use super::changes::Changes;
 use super::command::{BatchCommand, Command, Condition, Put, Reply, Request};
-use super::machine::{Applied, Effect, Machine, Position, begin_payload, open_payload};
+use super::machine::{Applied, DigestOrder, Machine, Position, begin_payload, open_payload};
+use super::repeats::{Last, Remembered, RequestId, Session, fingerprint};
 use crate::cluster::slots::{SlotTable, slot};
 use crate::error::{Error, Kind, Result};
 use crate::store::keys;
 use crate::store::record::{self, Meta};
 use crate::store::state::{Batch, State};
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// The first byte of the payload of entries that carry keyspace commands.
 pub const PAYLOAD: u8 = 1;
-/// Request ids are remembered for so long, in milliseconds of the group's clock.
+/// Request ids are remembered for so long, in milliseconds of the group's clock; sessions so long at least, and twice as
+/// long at most, after their last request.
 pub const REMEMBER_MS: u64 = 10 * 60 * 1000;
-/// At most so many request ids are remembered; beyond it a request with a new id is refused.
+/// At most so many request ids and sessions are remembered; beyond it a request with a new one is refused.
 pub const MAX_REQUESTS: u64 = 1 << 20;
-/// A sweep removes at most so many records and so many request ids.
+/// A sweep removes at most so many records, so many request ids, and so many sessions.
 const SWEEP_ROWS: usize = 4000;
 /// The group's clock moves on at least so often while records with a time to live exist, in milliseconds.
 const CLOCK_STEP_MS: u64 = 1000;
@@ -49,7 +51,7 @@ pub struct Counters {
     pub bytes: u64,
     /// Records with a time to live.
     pub expiring: u64,
-    /// Remembered request ids.
+    /// Remembered request ids and sessions.
     pub requests: u64,
 }
 
@@ -151,12 +153,13 @@ impl Machine for Keyspace {
                     BatchCommand::Delete { key } | BatchCommand::Check { key, .. } => key.len() + 16,
                 })
                 .sum(),
+            Command::Digest { members, .. } => 16 + 8 * members.len(),
             Command::Clear | Command::Sweep => 16,
         }
     }
 
     fn alone(request: &Request) -> bool {
-        matches!(request.command, Command::Clear | Command::Sweep)
+        matches!(request.command, Command::Clear | Command::Sweep | Command::Digest { .. })
     }
 
     fn needs_space(request: &Request) -> bool {
@@ -165,7 +168,7 @@ impl Machine for Keyspace {
             Command::Batch(commands) => {
                 commands.iter().any(|command| matches!(command, BatchCommand::Put(_)))
             }
-            Command::Delete { .. } | Command::Clear | Command::Sweep => false,
+            Command::Delete { .. } | Command::Clear | Command::Sweep | Command::Digest { .. } => false,
         }
     }
 
@@ -175,7 +178,7 @@ impl Machine for Keyspace {
     }
 
     fn apply(&mut self, state: &dyn State, at: Position, payload: &[u8]) -> Result<Applied<Reply>> {
-        let mut changes = Changes { state, batch: Batch::default(), newest: HashMap::new(), replace: None };
+        let mut changes = Changes::new(state);
         let mut replies = Vec::new();
         if !payload.is_empty() {
             let (clock, commands) = open_payload(payload, PAYLOAD)?;
@@ -189,18 +192,9 @@ impl Machine for Keyspace {
         }
         self.counters.index = at.index;
         self.counters.term = at.term;
-        let counters = (keys::COUNTERS_ROW.to_vec(), Some(self.counters.encode()));
-        let effect = match changes.replace {
-            Some(mut rows) => {
-                rows.changes.push(counters);
-                Effect::Replace(rows)
-            }
-            None => {
-                changes.batch.changes.push(counters);
-                Effect::Write(changes.batch)
-            }
-        };
-        Ok(Applied { effect, replies })
+        let counters = (keys::COUNTERS_ROW.to_vec(), self.counters.encode());
+        let digest = changes.take_digest();
+        Ok(Applied { effect: changes.into_effect(counters), replies, digest })
     }
 
     fn due(&self, now: u64) -> Option<Request> {
@@ -211,6 +205,10 @@ impl Machine for Keyspace {
         };
         let due = self.more_to_sweep || now >= self.swept_at.saturating_add(pause);
         due.then_some(Request { id: None, command: Command::Sweep })
+    }
+
+    fn size_of_state(&self) -> (u64, u64) {
+        (self.counters.keys, self.counters.bytes)
     }
 
     fn publish(&self) -> Published {
@@ -227,25 +225,71 @@ impl Keyspace {
         let Some(id) = request.id else {
             return self.execute(changes, request.command);
         };
+        match RequestId::parse(&id) {
+            RequestId::Plain(id) => self.answer_once(changes, slot, id, request.command),
+            RequestId::Numbered(session, number) => {
+                self.answer_in_session(changes, slot, (session, number), request.command)
+            }
+        }
+    }
+
+    fn answer_once(
+        &mut self,
+        changes: &mut Changes<'_>,
+        slot: u16,
+        id: &str,
+        command: Command,
+    ) -> Result<Reply> {
         let row = keys::request(slot, id.as_bytes());
-        let fingerprint = fingerprint(&request.command)?;
+        let fingerprint = fingerprint(&command)?;
         let mut replaced = None;
         if let Some(remembered) = changes.get(&row)? {
-            let (at, first, reply) = decode_remembered(&remembered)?;
-            if at.saturating_add(REMEMBER_MS) > self.counters.clock {
-                return Ok(if first == fingerprint { reply } else { Reply::RequestIdReused });
+            let first = Remembered::decode(&remembered)?;
+            if first.at.saturating_add(REMEMBER_MS) > self.counters.clock {
+                return Ok(first.answer(fingerprint));
             }
-            replaced = Some(at);
+            replaced = Some(first.at);
         } else if self.counters.requests >= MAX_REQUESTS {
             return Ok(Reply::TooManyRequestIds);
         }
-        let reply = self.execute(changes, request.command)?;
+        let reply = self.execute(changes, command)?;
         match replaced {
             Some(at) => changes.delete(keys::request_age(at, slot, id.as_bytes())),
             None => self.counters.requests += 1,
         }
-        changes.put(row, encode_remembered(self.counters.clock, fingerprint, &reply)?);
-        changes.put(keys::request_age(self.counters.clock, slot, id.as_bytes()), Vec::new());
+        let at = self.counters.clock;
+        changes.put(row, Remembered { at, fingerprint, reply: reply.clone() }.encode()?);
+        changes.put(keys::request_age(at, slot, id.as_bytes()), Vec::new());
+        Ok(reply)
+    }
+
+    /// Only the last request of a session is remembered. Its age row is written once and moved by sweeps: a request of a
+    /// session that is known costs one row.
+    fn answer_in_session(
+        &mut self,
+        changes: &mut Changes<'_>,
+        slot: u16,
+        (session, number): (Session, u64),
+        command: Command,
+    ) -> Result<Reply> {
+        let row = keys::session(&session);
+        let fingerprint = fingerprint(&command)?;
+        let last = changes.get(&row)?.map(|row| Last::decode(&row)).transpose()?;
+        let is_new = last.is_none();
+        if let Some(reply) = last.and_then(|last| last.answer(number, fingerprint)) {
+            return Ok(reply);
+        }
+        if is_new && self.counters.requests >= MAX_REQUESTS {
+            return Ok(Reply::TooManyRequestIds);
+        }
+        let reply = self.execute(changes, command)?;
+        let at = self.counters.clock;
+        if is_new {
+            self.counters.requests += 1;
+            changes.put(keys::session_age(at, &session), Vec::new());
+        }
+        let request = Remembered { at, fingerprint, reply: reply.clone() };
+        changes.put(row, Last { number, slot, request }.encode()?);
         Ok(reply)
     }
 
@@ -263,6 +307,10 @@ impl Keyspace {
             Command::Batch(commands) => self.batch(changes, &commands),
             Command::Clear => self.clear(changes),
             Command::Sweep => self.sweep(changes),
+            Command::Digest { id, members } => {
+                changes.order_digest(DigestOrder { id, members });
+                Ok(Reply::DigestOrdered)
+            }
         }
     }
 
@@ -337,22 +385,20 @@ impl Keyspace {
         self.counters.expiring = 0;
         let mut rows = Batch::default();
         for (from, to) in keys::carried_over() {
-            changes.state.scan(&from, &to, &mut |row, value| {
+            changes.state().scan(&from, &to, &mut |row, value| {
                 rows.put(row.to_vec(), value.to_vec());
                 ControlFlow::Continue(())
             })?;
         }
         rows.put(keys::SLOTS_ROW.to_vec(), encode_slots(&self.slots)?);
-        changes.newest.clear();
-        changes.batch = Batch::default();
-        changes.replace = Some(rows);
+        changes.replace(rows);
         Ok(Reply::Cleared { keys: cleared })
     }
 
     fn sweep(&mut self, changes: &mut Changes<'_>) -> Result<Reply> {
         let (from, to) = keys::expiries_until(self.counters.clock);
         let expiries = changes.first_rows(&from, &to, SWEEP_ROWS)?;
-        let (mut rows, mut bytes) = (0, 0);
+        let (mut rows, mut bytes) = (0u64, 0);
         let full = expiries.len() >= SWEEP_ROWS;
         let mut cut = false;
         for row in expiries {
@@ -372,21 +418,55 @@ impl Keyspace {
             }
         }
         if let Some(until) = self.counters.clock.checked_sub(REMEMBER_MS) {
-            let (from, to) = keys::request_ages_until(until);
-            let ages = changes.first_rows(&from, &to, SWEEP_ROWS)?;
-            cut |= ages.len() >= SWEEP_ROWS;
-            for row in ages {
-                if let Some((_, slot, id)) = keys::request_age_parts(&row) {
-                    changes.delete(keys::request(slot, id));
-                    self.counters.requests = self.counters.requests.saturating_sub(1);
-                    rows += 1;
-                }
-                changes.delete(row);
-            }
+            let forgotten = [self.forget_requests(changes, until)?, self.forget_sessions(changes, until)?];
+            cut |= forgotten.iter().any(|(_, full)| *full);
+            rows += forgotten.iter().map(|(rows, _)| rows).sum::<u64>();
         }
         self.more_to_sweep = full || cut;
         self.swept_at = self.counters.clock;
         Ok(Reply::Swept { rows })
+    }
+
+    /// Forgets requests up to `until`: how many, and whether there may be more.
+    fn forget_requests(&mut self, changes: &mut Changes<'_>, until: u64) -> Result<(u64, bool)> {
+        let (from, to) = keys::request_ages_until(until);
+        let ages = changes.first_rows(&from, &to, SWEEP_ROWS)?;
+        let full = ages.len() >= SWEEP_ROWS;
+        let mut rows = 0;
+        for row in ages {
+            if let Some((_, slot, id)) = keys::request_age_parts(&row) {
+                changes.delete(keys::request(slot, id));
+                self.counters.requests = self.counters.requests.saturating_sub(1);
+                rows += 1;
+            }
+            changes.delete(row);
+        }
+        Ok((rows, full))
+    }
+
+    /// Forgets sessions that were idle since a sweep last wrote their age rows; writes those of the others anew. So each
+    /// is met idle by two sweeps, ten minutes of the group's clock apart: a clock that jumps ahead, as with a new leader,
+    /// makes nobody's repeat a new request.
+    fn forget_sessions(&mut self, changes: &mut Changes<'_>, until: u64) -> Result<(u64, bool)> {
+        let (from, to) = keys::session_ages_until(until);
+        let ages = changes.first_rows(&from, &to, SWEEP_ROWS)?;
+        let full = ages.len() >= SWEEP_ROWS;
+        let mut rows = 0;
+        for row in ages {
+            if let Some((swept, session)) = keys::session_age_parts(&row) {
+                let last =
+                    changes.get(&keys::session(&session))?.map(|row| Last::decode(&row)).transpose()?;
+                if last.is_some_and(|last| last.request.at >= swept) {
+                    changes.put(keys::session_age(self.counters.clock, &session), Vec::new());
+                } else {
+                    changes.delete(keys::session(&session));
+                    self.counters.requests = self.counters.requests.saturating_sub(1);
+                    rows += 1;
+                }
+            }
+            changes.delete(row);
+        }
+        Ok((rows, full))
     }
 
     fn current(&self, changes: &Changes<'_>, key: &[u8]) -> Result<Option<Meta>> {
@@ -435,54 +515,6 @@ impl Keyspace {
     }
 }
 
-/// The rows as the commands of an entry have left them so far.
-struct Changes<'a> {
-    state: &'a dyn State,
-    batch: Batch,
-    newest: HashMap<Vec<u8>, usize>,
-    replace: Option<Batch>,
-}
-
-impl Changes<'_> {
-    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>> {
-        match self.newest.get(row) {
-            Some(position) => Ok(self.batch.changes[*position].1.clone()),
-            None => self.state.get(row),
-        }
-    }
-
-    fn put(&mut self, row: Vec<u8>, value: Vec<u8>) {
-        self.change(row, Some(value));
-    }
-
-    fn delete(&mut self, row: Vec<u8>) {
-        self.change(row, None);
-    }
-
-    fn change(&mut self, row: Vec<u8>, value: Option<Vec<u8>>) {
-        if let Some(rows) = &mut self.replace {
-            // After a clear in the same entry only its remembered request can follow: both have the entry alone.
-            rows.changes.push((row, value));
-            return;
-        }
-        if let Some(position) = self.newest.get(&row) {
-            self.batch.changes[*position].1 = value;
-            return;
-        }
-        self.newest.insert(row.clone(), self.batch.changes.len());
-        self.batch.changes.push((row, value));
-    }
-
-    fn first_rows(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Vec<u8>>> {
-        let mut rows = Vec::new();
-        self.state.scan(from, to, &mut |row, _| {
-            rows.push(row.to_vec());
-            if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        Ok(rows)
-    }
-}
-
 /// True once the group's clock has reached the record's end.
 pub fn expired(meta: &Meta, clock: u64) -> bool {
     meta.expires.is_some_and(|at| at <= clock)
@@ -506,35 +538,12 @@ pub fn keys_of(command: &Command) -> Box<dyn Iterator<Item = &[u8]> + '_> {
             BatchCommand::Put(put) => &put.key[..],
             BatchCommand::Delete { key } | BatchCommand::Check { key, .. } => &key[..],
         })),
-        Command::Clear | Command::Sweep => Box::new(std::iter::empty()),
+        Command::Clear | Command::Sweep | Command::Digest { .. } => Box::new(std::iter::empty()),
     }
 }
 
 fn first_slot(command: &Command) -> u16 {
     keys_of(command).next().map_or(NO_SLOT, slot)
-}
-
-/// Tells a repeat of a command from another command under the same request id: CRC-32 of its encoding.
-fn fingerprint(command: &Command) -> Result<u32> {
-    postcard::to_allocvec(command)
-        .map(|bytes| record::checksum(&bytes))
-        .map_err(|error| Error::new(Kind::Failed, "a command does not encode").cause(error))
-}
-
-/// Layout: clock u64 big-endian, fingerprint of the command u32 big-endian, the reply.
-fn encode_remembered(clock: u64, fingerprint: u32, reply: &Reply) -> Result<Vec<u8>> {
-    let mut row = clock.to_be_bytes().to_vec();
-    row.extend_from_slice(&fingerprint.to_be_bytes());
-    postcard::to_extend(reply, row)
-        .map_err(|error| Error::new(Kind::Failed, "a reply does not encode").cause(error))
-}
-
-fn decode_remembered(row: &[u8]) -> Result<(u64, u32, Reply)> {
-    let damaged = || Error::new(Kind::Damaged, "a remembered request is not readable");
-    let (clock, rest) = row.split_first_chunk::<8>().ok_or_else(damaged)?;
-    let (fingerprint, reply) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
-    let reply = postcard::from_bytes(reply).map_err(|error| damaged().cause(error))?;
-    Ok((u64::from_be_bytes(*clock), u32::from_be_bytes(*fingerprint), reply))
 }
 
 #[cfg(test)]

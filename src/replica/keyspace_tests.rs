@@ -1,10 +1,11 @@
 //! The keyspace against a model, and the cases that the model does not know.
 
 use super::*;
-use crate::store::state::Visit;
+use crate::replica::machine::Effect;
+use crate::store::state::{View, Visit};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 #[derive(Default)]
 struct Rows(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>);
@@ -35,8 +36,22 @@ impl State for Rows {
     fn flush(&self) -> Result<()> {
         Ok(())
     }
+    fn view(&self) -> Result<Arc<dyn View>> {
+        Ok(Arc::new(Copy(Rows(Mutex::new(self.0.lock().unwrap().clone())))))
+    }
     fn failure(&self) -> Option<Error> {
         None
+    }
+}
+
+struct Copy(Rows);
+
+impl View for Copy {
+    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.0.get(row)
+    }
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<()> {
+        self.0.scan(from, to, visit)
     }
 }
 
@@ -102,7 +117,8 @@ impl Fixture {
         let counters = &self.machine.counters;
         assert_eq!((counters.keys, counters.bytes, counters.expiring), (count, bytes, expiring));
         assert_eq!(kind(3), expiring, "one expiry row for each record that expires");
-        assert_eq!((kind(4), kind(5)), (counters.requests, counters.requests));
+        assert_eq!((kind(5), kind(7)), (kind(4), kind(6)), "one age row for each request and session");
+        assert_eq!(kind(4) + kind(6), counters.requests);
         drop(rows);
         assert_eq!(Keyspace::load(&self.rows).unwrap().counters, *counters);
     }
@@ -333,6 +349,103 @@ fn too_many_request_ids_are_refused_not_forgotten() {
     assert_eq!(applied.replies, [first]);
 }
 
+/// The id of the request `number` of one of two sessions.
+fn numbered(session: u8, number: u64) -> String {
+    format!("{}:{number}", format!("{session:02x}").repeat(16))
+}
+
+#[test]
+fn a_session_remembers_its_last_request() {
+    let mut fixture = Fixture::new();
+    let first = fixture.with_id(&numbered(1, 1), put(b"A", b"1"));
+    assert_eq!(first, Reply::Stored { version: 1, created: true });
+    fixture.one(put(b"A", b"2"));
+    assert_eq!(fixture.with_id(&numbered(1, 1), put(b"A", b"1")), first);
+    assert_eq!(fixture.value(b"A"), Some(b"2".to_vec()), "the repeat did not undo the newer write");
+    assert_eq!(fixture.with_id(&numbered(1, 1), put(b"A", b"3")), Reply::RequestIdReused);
+    assert_eq!(
+        fixture.with_id(&numbered(2, 1), put(b"A", b"3")),
+        Reply::Stored { version: 3, created: false }
+    );
+
+    // Another slot, and numbers that were given to other groups in between.
+    let third = fixture.with_id(&numbered(1, 7), put(b"B", b"1"));
+    assert_eq!(third, Reply::Stored { version: 4, created: true });
+    assert_eq!(fixture.with_id(&numbered(1, 7), put(b"B", b"1")), third);
+    for number in [1, 2, 6] {
+        let late = fixture.with_id(&numbered(1, number), put(b"A", b"late"));
+        assert_eq!(late, Reply::RequestIdPassed, "a request that was given up cannot come later");
+    }
+    assert_eq!(fixture.value(b"A"), Some(b"3".to_vec()));
+
+    let repeats = [8, 8, 9, 8].map(|number| Request {
+        id: Some(numbered(1, number)),
+        command: put(b"A", format!("{number}").as_bytes()),
+    });
+    let replies = fixture.entry(&repeats);
+    assert_eq!(replies[0], replies[1], "also within one entry");
+    assert_eq!(replies[2..], [Reply::Stored { version: 6, created: false }, Reply::RequestIdPassed]);
+    assert_eq!(fixture.machine.counters.requests, 2, "sessions are counted, not requests");
+}
+
+#[test]
+fn a_session_goes_on_over_a_clear() {
+    let mut fixture = Fixture::new();
+    let first = fixture.with_id(&numbered(1, 1), put(b"A", b"1"));
+    assert_eq!(fixture.one(Command::Clear), Reply::Cleared { keys: 1 });
+    assert_eq!(fixture.with_id(&numbered(1, 1), put(b"A", b"1")), first);
+    fixture.one(put(b"A", b"2"));
+    assert_eq!(fixture.with_id(&numbered(1, 2), Command::Clear), Reply::Cleared { keys: 1 });
+    fixture.one(put(b"A", b"3"));
+    assert_eq!(fixture.with_id(&numbered(1, 2), Command::Clear), Reply::Cleared { keys: 1 });
+    assert_eq!(fixture.with_id(&numbered(2, 1), Command::Clear), Reply::Cleared { keys: 1 });
+    assert_eq!(fixture.with_id(&numbered(1, 1), put(b"A", b"1")), Reply::RequestIdPassed);
+    assert_eq!(fixture.value(b"A"), None);
+    assert_eq!(fixture.machine.counters.requests, 2);
+}
+
+#[test]
+fn a_session_is_forgotten_when_two_sweeps_met_it_idle() {
+    let mut fixture = Fixture::new();
+    let command = || put(b"A", b"1");
+    let first = fixture.with_id(&numbered(1, 1), command());
+    fixture.with_id(&numbered(2, 1), command());
+    // The clock jumps, as when a member with another clock begins to lead.
+    fixture.clock += 100 * REMEMBER_MS;
+    assert_eq!(fixture.one(Command::Sweep), Reply::Swept { rows: 0 });
+    assert_eq!(fixture.with_id(&numbered(1, 1), command()), first, "a repeat that is under way");
+    fixture.clock += 1;
+    let busy = fixture.with_id(&numbered(2, 2), command());
+    fixture.clock += REMEMBER_MS - 2;
+    assert_eq!(fixture.one(Command::Sweep), Reply::Swept { rows: 0 });
+    fixture.clock += 1;
+    assert_eq!(fixture.one(Command::Sweep), Reply::Swept { rows: 1 }, "the idle one");
+    assert_eq!(fixture.with_id(&numbered(2, 2), command()), busy);
+    fixture.clock += REMEMBER_MS;
+    assert_eq!(fixture.one(Command::Sweep), Reply::Swept { rows: 1 }, "idle in its turn");
+    assert_eq!(fixture.machine.counters.requests, 0);
+    assert!(fixture.machine.due(u64::MAX).is_none());
+}
+
+#[test]
+fn a_session_that_is_known_goes_on_where_new_ones_are_refused() {
+    let mut fixture = Fixture::new();
+    fixture.with_id(&numbered(1, 1), put(b"A", b"1"));
+    fixture.machine.counters.requests = MAX_REQUESTS;
+    let requests = [(2, 1), (1, 2)]
+        .map(|(session, number)| Request { id: Some(numbered(session, number)), command: put(b"A", b"2") });
+    let payload = Keyspace::encode(1, &requests).unwrap();
+    let applied = fixture.machine.apply(&fixture.rows, Position { index: 2, term: 1 }, &payload).unwrap();
+    assert_eq!(applied.replies, [Reply::TooManyRequestIds, Reply::Stored { version: 2, created: false }]);
+    let Effect::Write(batch) = applied.effect else { panic!("not a write") };
+    assert_eq!(batch.changes.len(), 3, "the record, the session, the counters: {batch:?}");
+}
+
+/// Few ids, plain and numbered, so that they come again.
+fn any_id() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-c]", (0u8..2, 1u64..8).prop_map(|(session, number)| numbered(session, number))]
+}
+
 /// A command of a small world: few keys in one slot, so that conditions meet.
 fn any_command() -> impl Strategy<Value = Command> {
     let key = (0u8..4).prop_map(|number| vec![b'{', b't', b'}', b'a' + number]);
@@ -364,7 +477,7 @@ fn any_command() -> impl Strategy<Value = Command> {
 proptest! {
     #[test]
     fn one_entry_of_many_commands_does_what_many_entries_would(
-        commands in proptest::collection::vec((any_command(), proptest::option::of("[a-c]")), 1..40),
+        commands in proptest::collection::vec((any_command(), proptest::option::of(any_id())), 1..40),
     ) {
         let requests: Vec<Request> = commands.into_iter().map(|(command, id)| Request { id, command }).collect();
         let (mut together, mut apart) = (Fixture::new(), Fixture::new());
@@ -389,15 +502,7 @@ proptest! {
     }
 
     #[test]
-    fn replies_come_back(clock: u64, fingerprint: u32, version: u64, created: bool) {
-        let reply = Reply::Stored { version, created };
-        let row = encode_remembered(clock, fingerprint, &reply).unwrap();
-        prop_assert_eq!(decode_remembered(&row).unwrap(), (clock, fingerprint, reply));
-    }
-
-    #[test]
-    fn arbitrary_remembered_rows_never_panic(row: Vec<u8>) {
-        let _ = decode_remembered(&row);
+    fn arbitrary_counters_never_panic(row: Vec<u8>) {
         let _ = Counters::decode(&row);
     }
 }

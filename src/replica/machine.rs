@@ -6,6 +6,7 @@
 //! milliseconds since 1970), and the machine's commands. A byte that a machine does not know stops the node: an
 //! entry is never skipped.
 
+use crate::cluster::membership::Wanted;
 use crate::error::{Error, Kind, Result};
 use crate::store::state::{Batch, State};
 
@@ -34,6 +35,17 @@ pub struct Applied<R> {
     pub effect: Effect,
     /// One reply per command of the entry, in order.
     pub replies: Vec<R>,
+    /// Members that are to take a digest of their rows as this entry leaves them.
+    pub digest: Option<DigestOrder>,
+}
+
+/// Asks members for a digest of their rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DigestOrder {
+    /// Tells it from others.
+    pub id: u64,
+    /// The Raft ids of those that take it.
+    pub members: Vec<u64>,
 }
 
 /// A deterministic state machine over rows. After an error of [`Machine::apply`] the member stops: the machine's
@@ -72,6 +84,16 @@ pub trait Machine: Send + Sized + 'static {
 
     /// A command that the leader should propose by itself at `now` milliseconds, if one is due.
     fn due(&self, now: u64) -> Option<Self::Command>;
+
+    /// What this machine itself says of who should be a member of the group that it runs in; the directory does.
+    fn wanted(&self) -> Option<Wanted> {
+        None
+    }
+
+    /// Keys, and bytes of keys and values.
+    fn size_of_state(&self) -> (u64, u64) {
+        (0, 0)
+    }
 
     /// What readers need.
     fn publish(&self) -> Self::Published;

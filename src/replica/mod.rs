@@ -10,19 +10,37 @@
 //!
 //! Left out: HTTP (`server`), what lies on disk (`store`).
 
+mod change;
+mod changes;
+mod clock;
 pub mod command;
+pub mod copies;
 pub mod core;
+pub mod digest;
 pub mod directory;
 pub mod driver;
+mod entry;
+pub mod fetch;
 pub mod found;
 pub mod handle;
+pub mod inbox;
 pub mod keyspace;
+pub mod lease;
 pub mod machine;
 pub mod member;
+pub mod outputs;
+pub mod parcel;
 pub mod reader;
+pub mod repeats;
+pub mod shared;
+pub mod snapshot;
+mod space;
+pub mod status;
 pub mod storage;
+pub mod transport;
+pub mod waiting_reads;
 
-pub use found::{found_master, found_worker, read_routes, save_routes};
+pub use found::{found_master, found_worker, join_master, promote_worker, read_routes, save_routes};
 
 pub use crate::store::folder::{Folder, Sizes};
 pub use crate::store::identity::{Identity, Role};

@@ -3,8 +3,8 @@
 //! A [`Reader`] is taken for one request, after the right to read was checked. Ownership of a slot and the group's
 //! clock are those that the machine published after the last applied entry.
 
-use super::driver::Shared;
 use super::keyspace::{Keyspace, Published, expired};
+use super::shared::Shared;
 use crate::cluster::slots::slot;
 use crate::cluster::view::{JsonBytes, ListPage, ListedKey};
 use crate::error::{Error, Kind, Result};
@@ -45,6 +45,11 @@ impl Reader {
     /// A reader of `state` as `published`.
     pub(super) fn new(state: Arc<dyn State>, published: Published, shared: Arc<Shared<Keyspace>>) -> Reader {
         Reader { state, published, shared }
+    }
+
+    /// False for a copy that is not there yet: it owns no slot.
+    pub fn owns_slots(&self) -> bool {
+        !self.published.slots.ranges().is_empty()
     }
 
     /// The record of `key`, unless it is absent or expired.

@@ -1,16 +1,22 @@
 //! What Raft reads of the log: a [`RaftLog`] behind raft-rs's `Storage` trait. raft-rs panics where a read of the
 //! log fails; the error is kept, so that whoever catches the panic can say what it was.
+//!
+//! The rows that a group was founded with are in no entry, so that a member that starts with nothing cannot be built
+//! from the log alone: the log counts as cut behind its first entry, and such a member gets a snapshot.
 
 use crate::error::Error;
 use crate::store::log::{LogWrite, RaftLog};
 use raft::eraftpb::{Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// The log as Raft sees it.
 pub struct LogStorage<L> {
     log: L,
     commit: u64,
+    applied: u64,
+    offered: Option<Snapshot>,
+    requested: Cell<bool>,
     error: RefCell<Option<Error>>,
 }
 
@@ -19,7 +25,8 @@ impl<L: RaftLog> LogStorage<L> {
     /// a fault: the state only ever holds committed entries, and the log's note of the commit index lags behind.
     pub fn new(log: L, applied: u64) -> LogStorage<L> {
         let commit = log.hard_state().commit.max(applied);
-        LogStorage { log, commit, error: RefCell::new(None) }
+        let (requested, error) = (Cell::default(), RefCell::default());
+        LogStorage { log, commit, applied, offered: None, requested, error }
     }
 
     /// The log itself.
@@ -35,6 +42,21 @@ impl<L: RaftLog> LogStorage<L> {
     /// Gives the log back.
     pub fn into_log(self) -> L {
         self.log
+    }
+
+    /// The machine has applied up to `index`.
+    pub fn set_applied(&mut self, index: u64) {
+        self.applied = index;
+    }
+
+    /// The snapshot to hand to Raft from now on.
+    pub fn offer(&mut self, snapshot: Option<Snapshot>) {
+        self.offered = snapshot;
+    }
+
+    /// True once after Raft asked for a snapshot that was not there.
+    pub fn take_request(&mut self) -> bool {
+        self.requested.take()
     }
 
     /// The commit index that Raft starts from.
@@ -59,6 +81,11 @@ impl<L: RaftLog> LogStorage<L> {
         *self.error.borrow_mut() = Some(error);
         raft::Error::Store(StorageError::Other(text.into()))
     }
+
+    /// The index before the first one that may be sent to others.
+    fn cut(&self) -> u64 {
+        self.log.truncated().0.max(self.applied.min(1))
+    }
 }
 
 impl<L: RaftLog> Storage for LogStorage<L> {
@@ -73,7 +100,7 @@ impl<L: RaftLog> Storage for LogStorage<L> {
         max_size: impl Into<Option<u64>>,
         _context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
-        if low <= self.log.truncated().0 {
+        if low <= self.cut() {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
         let max_bytes = max_size.into().unwrap_or(u64::MAX);
@@ -90,14 +117,29 @@ impl<L: RaftLog> Storage for LogStorage<L> {
     }
 
     fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.log.truncated().0 + 1)
+        Ok(self.cut() + 1)
     }
 
     fn last_index(&self) -> raft::Result<u64> {
         Ok(self.log.last_index())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    /// A snapshot serves member `to` if it holds `request_index`, reaches the log, and knows that member.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let fits = |snapshot: &&Snapshot| {
+            let meta = snapshot.get_metadata();
+            let membership = meta.get_conf_state();
+            let knows = [&membership.voters, &membership.learners, &membership.voters_outgoing]
+                .iter()
+                .any(|ids| ids.contains(&to));
+            meta.index >= request_index && meta.index >= self.cut() && knows
+        };
+        match self.offered.as_ref().filter(fits) {
+            Some(snapshot) => Ok(snapshot.clone()),
+            None => {
+                self.requested.set(true);
+                Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+            }
+        }
     }
 }

@@ -121,8 +121,11 @@ mod tests {
             },
             masters: Vec::new(),
             clone: Some(0),
+            replace: None,
+            accept_data_loss: false,
             files: None,
             max_value: 1,
+            quorum_reads: false,
         }
     }
 

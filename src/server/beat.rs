@@ -7,11 +7,10 @@ use super::facts;
 use super::node::Mode;
 use super::site::{Event, Member, Site};
 use super::worker::{self, Worker};
-use crate::cluster::view::{HeartbeatReply, HeartbeatRequest, RegisterReply};
+use crate::cluster::view::{ClusterView, HeartbeatReply, HeartbeatRequest, RegisterReply};
 use crate::error::{Error, Kind, Result};
 use crate::replica::save_routes;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::Thread;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The pause between two heartbeats, also after an error: a master that is back hears of us within seconds.
@@ -22,8 +21,8 @@ const TIMEOUT: Duration = Duration::from_millis(1500);
 /// The heartbeat of a worker.
 #[derive(Default)]
 pub(crate) struct Heartbeat {
-    thread: OnceLock<Thread>,
     state: Mutex<State>,
+    woken: Condvar,
 }
 
 #[derive(Default)]
@@ -32,6 +31,8 @@ struct State {
     registered: Option<u64>,
     succeeded: Option<Instant>,
     error: Option<String>,
+    /// Somebody wants the next one now.
+    now: bool,
 }
 
 impl Heartbeat {
@@ -40,20 +41,23 @@ impl Heartbeat {
         if let (true, Member::Worker(worker)) = (registered, &site.member) {
             self.state().registered = Some(worker.node.starts());
         }
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("heartbeat".into())
             .spawn(move || run(&site, &caller))
-            .map_err(|error| Error::new(Kind::System, "cannot start the heartbeat thread").cause(error))?;
-        // Set once: a worker starts once per process.
-        let _ = self.thread.set(thread.thread().clone());
-        Ok(())
+            .map(drop)
+            .map_err(|error| Error::new(Kind::System, "cannot start the heartbeat thread").cause(error))
     }
 
     /// Sends the next heartbeat now.
     pub(crate) fn wake(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
+        self.state().now = true;
+        self.woken.notify_all();
+    }
+
+    /// Waits until the next one is due. (Not by parking: the threads that carry the heartbeats unpark this one.)
+    fn pause(&self) {
+        let waited = self.woken.wait_timeout_while(self.state(), PAUSE, |state| !state.now);
+        waited.unwrap_or_else(PoisonError::into_inner).0.now = false;
     }
 
     /// What `/worker` shows.
@@ -94,39 +98,101 @@ fn run(site: &Site, caller: &Caller) {
                 }
             }
         }
-        std::thread::park_timeout(PAUSE);
+        worker.beat.pause();
     }
 }
 
-/// One heartbeat, or a registration where one is due. Only a refused registration refuses.
+/// One heartbeat to every master, and a registration where one is due. Only a refused registration refuses.
 fn step(site: &Site, worker: &Worker, caller: &Caller) -> Result<()> {
-    if worker.beat.state().registered == Some(worker.node.starts()) {
-        let facts = facts::worker_facts(site, worker);
-        let beat = HeartbeatRequest { run: worker.run(), facts, epoch: site.view().epoch };
-        let reply = ask(site, worker, |master| {
-            caller.post::<_, HeartbeatReply>(master, "/internal/heartbeat", &beat, TIMEOUT)
-        });
-        let reply = reply.map_err(|error| Error::new(Kind::Unreachable, error.to_string()))?;
-        if let Some(view) = reply.view {
-            learn(site, view);
-        }
-        if !reply.register {
-            return Ok(());
-        }
-        worker.beat.state().registered = None;
+    let mut due = worker.beat.state().registered != Some(worker.node.starts());
+    if !due {
+        due = beat(site, worker, caller)?;
     }
+    if !due {
+        return Ok(());
+    }
+    worker.beat.state().registered = None;
+    match register(site, worker, caller) {
+        Err(error) if !worker::refuses(&error) => {
+            // While no master leads this one is alive all the same.
+            beat(site, worker, caller)?;
+            Err(error)
+        }
+        done => done,
+    }
+}
+
+/// Sends a heartbeat; true if a registration is due.
+fn beat(site: &Site, worker: &Worker, caller: &Caller) -> Result<bool> {
+    let facts = facts::worker_facts(site, worker);
+    let beat = HeartbeatRequest { run: worker.run(), facts, epoch: site.view().epoch };
+    let reply = tell_all(site, worker, caller, &beat)?;
+    match reply.refused {
+        Some(why) => Err(removed(worker, &why)),
+        None => Ok(reply.register),
+    }
+}
+
+fn register(site: &Site, worker: &Worker, caller: &Caller) -> Result<()> {
     let starts = worker.node.starts();
     let request = worker::request(site, worker, starts, None);
     let reply = ask(site, worker, |master| {
         caller.post::<_, RegisterReply>(master, "/internal/register", &request, TIMEOUT)
     })?;
-    learn(site, reply.view);
+    learn(site, worker, reply.view);
     if let Mode::Open(replica) = &*worker.node.mode() {
         replica.confirm_start()?;
     }
     worker.beat.state().registered = Some(starts);
     log::info!("registered with the master as worker {}", reply.index);
     Ok(())
+}
+
+/// Sends a heartbeat to every master at once, so that each of them can take over, and learns from all answers. Returns
+/// the leading master's, or that of any other, which asks for nothing.
+fn tell_all(
+    site: &Site,
+    worker: &Worker,
+    caller: &Caller,
+    beat: &HeartbeatRequest,
+) -> Result<HeartbeatReply> {
+    let masters = worker::candidates(site, worker);
+    let answers: Vec<Result<HeartbeatReply>> = std::thread::scope(|scope| {
+        let calls: Vec<_> = masters
+            .iter()
+            .map(|master| scope.spawn(move || caller.post(master, "/internal/heartbeat", beat, TIMEOUT)))
+            .collect();
+        let lost = || Error::new(Kind::System, "a heartbeat thread ended early");
+        calls.into_iter().map(|call| call.join().unwrap_or_else(|_| Err(lost()))).collect()
+    });
+    let mut best: Option<HeartbeatReply> = None;
+    let mut last = Error::new(Kind::Unreachable, "no master is known");
+    for answer in answers {
+        match answer {
+            Ok(mut reply) => {
+                if let Some(view) = reply.view.take() {
+                    learn(site, worker, view);
+                }
+                site.learn_leaders(&reply.leaders);
+                if !reply.leads {
+                    (reply.register, reply.refused) = (false, None);
+                }
+                if best.as_ref().is_none_or(|best| reply.leads && !best.leads) {
+                    best = Some(reply);
+                }
+            }
+            Err(error) => last = Error::new(Kind::Unreachable, error.to_string()),
+        }
+    }
+    best.ok_or(last)
+}
+
+/// The end of a worker that was removed for good.
+fn removed(worker: &Worker, why: &str) -> Error {
+    let index = worker.index().unwrap_or_default();
+    let masters = worker.masters.join(",");
+    Error::new(Kind::Conflict, format!("worker {index} was removed: {why}"))
+        .hint(format!("keep its folder if you miss something; a new worker takes its place with a new --data: catstore worker PORT --master {masters} --clone IDX"))
 }
 
 /// Asks one master after the other until one answers or refuses.
@@ -142,10 +208,14 @@ fn ask<T>(site: &Site, worker: &Worker, mut call: impl FnMut(&str) -> Result<T>)
     Err(last)
 }
 
-fn learn(site: &Site, view: crate::cluster::view::ClusterView) {
-    if site.learn(view.clone())
-        && let Some(place) = site.place.get()
-    {
+/// Takes over newer routes, and what they mean for this worker's group.
+fn learn(site: &Site, worker: &Worker, view: ClusterView) {
+    if !site.learn(view.clone()) {
+        return;
+    }
+    if let Some(place) = site.place.get() {
         save_routes(&place.data, &view);
     }
+    worker.follow(site);
+    worker.promote_if_told(site);
 }

@@ -2,6 +2,7 @@
 //! is read; all bodies of a node together hold a bounded number of bytes; a client that sends nothing for ten
 //! seconds, or next to nothing for longer, is cut off. A body that ends early changes nothing.
 
+use super::line::Line;
 use super::site::Site;
 use crate::error::{Error, Kind, Result};
 use actix_web::HttpRequest;
@@ -10,6 +11,7 @@ use actix_web::error::PayloadError;
 use actix_web::http::header::CONTENT_LENGTH;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -105,6 +107,9 @@ pub(crate) async fn read(
     if announced.is_some_and(|length| length != bytes.len() as u64) {
         return Err(cut_short(bytes.len()));
     }
+    if let Some(line) = request.conn_data::<Rc<Line>>() {
+        line.body_ended();
+    }
     site.metrics.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     Ok(Body { bytes, lease })
 }
@@ -160,7 +165,7 @@ fn over(kind: Kind, what: &str, limit: usize) -> Error {
 }
 
 fn cut_short(got: usize) -> Error {
-    Error::new(Kind::BadRequest, format!("the body ended after {got} bytes, before its Content-Length"))
+    Error::new(Kind::BadRequest, format!("the body broke off after {got} bytes"))
 }
 
 fn too_slow(got: usize) -> Error {

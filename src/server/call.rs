@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// The longest answer that is read.
-const LARGEST: u64 = 4 << 20;
+/// The longest answer that is read: a chunk of a snapshot with one large row.
+const LARGEST: u64 = 24 << 20;
 
 /// A client for calls between nodes.
 pub(crate) struct Caller {
@@ -50,6 +50,33 @@ impl Caller {
         read(answer, address)
     }
 
+    /// Sends bytes and reads the answer's. Errors as [`Caller::post`].
+    pub(crate) fn post_bytes(
+        &self,
+        address: &str,
+        path: &str,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<Vec<u8>> {
+        let mut request = self
+            .agent
+            .post(format!("http://{address}{path}"))
+            .header("Content-Type", "application/octet-stream");
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        read_bytes(request.config().timeout_global(Some(timeout)).build().send(body), address)
+    }
+
+    /// Reads bytes. Errors as [`Caller::post`].
+    pub(crate) fn get_bytes(&self, address: &str, path: &str, timeout: Duration) -> Result<Vec<u8>> {
+        let mut request = self.agent.get(format!("http://{address}{path}"));
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        read_bytes(request.config().timeout_global(Some(timeout)).build().call(), address)
+    }
+
     /// Reads a document.
     pub(crate) fn get<R: DeserializeOwned>(&self, address: &str, path: &str, timeout: Duration) -> Result<R> {
         let mut request = self.agent.get(format!("http://{address}{path}"));
@@ -64,15 +91,25 @@ fn read<R: DeserializeOwned>(
     answer: std::result::Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     address: &str,
 ) -> Result<R> {
+    serde_json::from_slice(&read_bytes(answer, address)?).map_err(|_| stranger(address))
+}
+
+/// Not a refusal: nothing of this cluster has spoken.
+fn stranger(address: &str) -> Error {
+    Error::new(Kind::Unreachable, format!("what answers at {address} is not a catstore node"))
+}
+
+fn read_bytes(
+    answer: std::result::Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    address: &str,
+) -> Result<Vec<u8>> {
     let unreachable =
         |error: ureq::Error| Error::new(Kind::Unreachable, format!("{address} does not answer")).cause(error);
     let mut answer = answer.map_err(unreachable)?;
     let status = answer.status();
     let body = answer.body_mut().with_config().limit(LARGEST).read_to_vec().map_err(unreachable)?;
-    if status.is_success()
-        && let Ok(document) = serde_json::from_slice(&body)
-    {
-        return Ok(document);
+    if status.is_success() {
+        return Ok(body);
     }
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) => {
@@ -83,9 +120,6 @@ fn read<R: DeserializeOwned>(
                 None => error,
             })
         }
-        // Not a refusal: nothing of this cluster has spoken.
-        Err(_) => {
-            Err(Error::new(Kind::Unreachable, format!("what answers at {address} is not a catstore node")))
-        }
+        Err(_) => Err(stranger(address)),
     }
 }

@@ -4,6 +4,7 @@
 use super::address;
 use crate::error::{Error, Kind, Result};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The options that masters and workers have in common.
 #[derive(Debug, Clone)]
@@ -33,6 +34,12 @@ pub struct NodeOptions {
 pub struct MasterOptions {
     /// What every node has.
     pub node: NodeOptions,
+    /// Masters to join, as `host:port`; none: found a cluster, or go on with the folder's own.
+    pub join: Vec<String>,
+    /// Members that a group should have, if that was said.
+    pub replicas: Option<u32>,
+    /// After how long a node that is not heard of is unfit to vote, if that was said.
+    pub dead_after: Option<Duration>,
 }
 
 /// The options of a worker.
@@ -44,10 +51,16 @@ pub struct WorkerOptions {
     pub masters: Vec<String>,
     /// The worker to clone.
     pub clone: Option<u32>,
+    /// The lost worker whose place it takes.
+    pub replace: Option<u32>,
+    /// With `replace`: also where no majority of the group is left.
+    pub accept_data_loss: bool,
     /// The folder that `/put_file` may read; the current folder on a loopback worker if none.
     pub files: Option<PathBuf>,
     /// The longest value in bytes.
     pub max_value: usize,
+    /// Every read asks a majority of the group.
+    pub quorum_reads: bool,
 }
 
 impl NodeOptions {

@@ -6,8 +6,9 @@ use super::facts;
 use super::forward::{self, CLUSTER, DEADLINE};
 use super::guard::{self, Guard};
 use super::held;
+use super::internal;
 use super::many;
-use super::master;
+use super::master::requests;
 use super::metrics::Label;
 use super::respond;
 use super::route::{self, Action, Route, Style};
@@ -57,7 +58,7 @@ impl<'a> Asked<'a> {
     /// True if the client would rather be told where to ask.
     pub(crate) fn wants_redirect(&self) -> bool {
         let headers = self.request.headers();
-        !forward::was_forwarded(headers)
+        forward::hops(headers) == 0
             && headers.get_all(PREFER).any(|value| {
                 value.as_bytes().split(|byte| *byte == b',').any(|word| word.trim_ascii() == b"redirect")
             })
@@ -116,6 +117,9 @@ impl Door {
         {
             response.headers_mut().insert(CLUSTER, own.clone());
         }
+        if forward::hops(request.headers()) > 0 {
+            forward::tell_leader(&self.site, response.headers_mut());
+        }
         if *self.site.stopping.borrow() {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
@@ -164,11 +168,16 @@ impl Door {
         Ok(Admitted::Action(action))
     }
 
-    /// Answers what needs no waiting: a read of our own key.
+    /// Answers what needs no waiting: a read of our own key, and a stale one.
     fn at_once(&self, request: &HttpRequest, action: &Action) -> Option<HttpResponse> {
         let Action::Get { key, style, stale } = action else { return None };
-        match values::get_here(&self.site, key) {
-            Ok(Some(record)) => Some(values::found(record, key, request.headers(), *style, *stale)),
+        let answer = match stale {
+            false => values::get_here(&self.site, key)
+                .map(|read| read.map(|record| values::found(record, key, request.headers(), *style))),
+            true => values::stale_here(&self.site, key, request.headers(), *style),
+        };
+        match answer {
+            Ok(Some(response)) => Some(response),
             Ok(None) => None,
             Err(refused) => Some(error::respond(&refused)),
         }
@@ -185,13 +194,13 @@ impl Door {
             self.site.check_open()?;
         }
         match action {
-            Action::Get { key, .. } => values::get_there(self, &asked, &key).await,
+            Action::Get { key, style, stale } => values::get(self, &asked, &key, style, stale).await,
             Action::Put { key, style, value, ttl } => {
                 values::put(self, &asked, payload, key, style, value, ttl).await
             }
             Action::PutFile { key, path } => values::put_file(self, &asked, key, path).await,
             Action::Delete { key, style } => values::delete(self, &asked, key, style).await,
-            Action::List(query) => many::list(self, &asked, query).await,
+            Action::List { query, stale } => many::list(self, &asked, query, stale).await,
             Action::Batch => many::batch(self, &asked, payload).await,
             Action::Clear(index) => many::clear(self, &asked, index).await,
             Action::Close(index) => facts::close(self, index).await,
@@ -200,8 +209,14 @@ impl Door {
             Action::Cluster => Ok(facts::cluster(&self.site)),
             Action::Health => facts::health(&self.site),
             Action::Metrics => Ok(facts::metrics(&self.site)),
-            Action::Register => master::register(self, &asked, payload).await,
-            Action::Heartbeat => master::heartbeat(self, &asked, payload).await,
+            Action::Register => requests::register(self, &asked, payload).await,
+            Action::Heartbeat => requests::heartbeat(self, &asked, payload).await,
+            Action::RegisterMaster => requests::register_master(self, &asked, payload).await,
+            Action::Promote => requests::promote(self, &asked, payload).await,
+            Action::Parcel => internal::parcel(self, &asked, payload).await,
+            Action::Chunk { id, peer, after } => internal::chunk(self, id, peer, after).await,
+            Action::OrderDigest => internal::order_digest(self, &asked, payload).await,
+            Action::Digest(id) => internal::digest(self, id),
         }
     }
 }
@@ -221,7 +236,7 @@ fn describe(action: &Action) -> (Label, bool) {
         Action::Put { style, .. } => (Label::Put, *style == Style::Classic),
         Action::PutFile { .. } => (Label::PutFile, true),
         Action::Delete { style, .. } => (Label::Delete, *style == Style::Classic),
-        Action::List(_) => (Label::List, false),
+        Action::List { .. } => (Label::List, false),
         Action::Batch => (Label::Batch, false),
         Action::Clear(_) => (Label::Clear, true),
         Action::Close(_) => (Label::Close, true),
@@ -229,6 +244,13 @@ fn describe(action: &Action) -> (Label, bool) {
         Action::Cluster => (Label::Cluster, false),
         Action::Health => (Label::Health, false),
         Action::Metrics => (Label::Metrics, false),
-        Action::Register | Action::Heartbeat => (Label::Internal, false),
+        Action::Promote => (Label::Other, false),
+        Action::Register
+        | Action::RegisterMaster
+        | Action::Heartbeat
+        | Action::Parcel
+        | Action::Chunk { .. }
+        | Action::OrderDigest
+        | Action::Digest(_) => (Label::Internal, false),
     }
 }

@@ -12,6 +12,9 @@ use std::error::Error as _;
 /// The media type of problem documents.
 pub const PROBLEM: &str = "application/problem+json";
 
+/// `Catstore-Error`: the stable word, also where an answer has no body.
+pub(crate) const ERROR: HeaderName = HeaderName::from_static("catstore-error");
+
 /// The status of a kind of error.
 pub fn status(kind: Kind) -> StatusCode {
     match kind {
@@ -22,6 +25,8 @@ pub fn status(kind: Kind) -> StatusCode {
         }
         Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Kind::ValueTooLarge | Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Kind::UrlTooLong => StatusCode::URI_TOO_LONG,
+        Kind::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Kind::OutOfRange => StatusCode::RANGE_NOT_SATISFIABLE,
         Kind::TooSlow => StatusCode::REQUEST_TIMEOUT,
         Kind::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -64,6 +69,7 @@ pub fn respond(error: &Error) -> HttpResponse {
     let mut response = HttpResponse::with_body(status(error.kind()), BoxBody::new(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+    headers.insert(ERROR, HeaderValue::from_static(error.kind().word()));
     match error.kind() {
         Kind::Unauthorized => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -15,6 +15,10 @@ use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long a node that is about to close may take to hand over the lead of its group.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// The version of catstore that this is.
 pub(crate) const SOFTWARE: &str = env!("CARGO_PKG_VERSION");
@@ -102,7 +106,11 @@ pub(crate) async fn close(door: &Door, index: Option<u32>) -> Result<HttpRespons
         }
     };
     let site = Arc::clone(&door.site);
-    blocking(move || site.close()).await?;
+    blocking(move || {
+        site.leave(LEAVE);
+        site.close()
+    })
+    .await?;
     log::info!("{line}");
     if let Member::Worker(worker) = &door.site.member {
         worker.beat.wake();
@@ -112,7 +120,7 @@ pub(crate) async fn close(door: &Door, index: Option<u32>) -> Result<HttpRespons
 
 /// The routes as this node knows them.
 pub(crate) fn cluster(site: &Site) -> HttpResponse {
-    respond::json(&*site.view(), false)
+    respond::json(&site.view_for_others(), false)
 }
 
 /// Whether this node can serve.
@@ -143,8 +151,16 @@ pub(crate) fn metrics(site: &Site) -> HttpResponse {
         Member::Worker(worker) => worker.node.numbers(),
         Member::Master(master) => master.node.numbers(),
     };
+    let lag = match &site.member {
+        Member::Worker(worker) => {
+            let read = site.with_open(&worker.node.mode(), |replica| replica.stale_reader());
+            read.ok().and_then(|(_, lag)| lag)
+        }
+        Member::Master(_) => None,
+    };
     let gauges = Gauges {
         numbers,
+        lag,
         forwarding: site.forwarding.load(Ordering::Relaxed),
         body_bytes: site.budget.held(),
     };
@@ -174,6 +190,14 @@ pub(crate) fn worker_facts(site: &Site, worker: &Worker) -> WorkerFacts {
         bytes: numbers.bytes,
         version: numbers.version,
         applied: numbers.applied,
+        leader: numbers.leader,
+        voters: numbers.voters,
+        outgoing: numbers.outgoing,
+        standbys: numbers.standbys,
+        last: numbers.last,
+        last_term: numbers.last_term,
+        incarnation: numbers.incarnation,
+        copy: worker.copying(),
         software: SOFTWARE.to_owned(),
     }
 }

@@ -1,103 +1,103 @@
-//! Requests for keys of another node, sent on over a kept-alive connection of this thread.
+//! One attempt: a request sent on to one other node over a kept-alive connection of this thread, and what came of it.
 //!
-//! A request is forwarded once: the node that gets it either owns the key or answers `moved`. It is sent once:
-//! nothing here repeats a request, and the client underneath does not either (it looks whether a kept connection
-//! is still open before it writes to it). So a failure to connect means that nothing was written, and any failure
-//! after that means that nobody knows. A stuck owner costs its own waiters only: they wait without a thread, their
-//! number and their bytes are bounded, and each ends within its deadline.
+//! An attempt is sent once: the client underneath does not repeat (it looks whether a kept connection is still open
+//! before it writes to it). So a failure to connect means that nothing was written, and any failure after that means
+//! that nobody knows. What follows from that is decided in [`super::errand`].
 
-use super::body::Lease;
-use super::error;
-use super::site::{Member, Site, Target};
+use super::answer;
+use super::owner::Target;
+use super::site::{Member, Site};
 use crate::error::{Error, Kind, Result};
-use actix_web::body::{BoxBody, SizedStream};
 use actix_web::http::header::{
-    ACCEPT_RANGES, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
-    HeaderValue, IF_MATCH, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, LOCATION, RANGE, RETRY_AFTER,
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, IF_RANGE,
+    LOCATION, RANGE,
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse};
 use awc::error::{ConnectError, SendRequestError};
-use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, stream};
+use bytes::Bytes;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Requests that may wait for other nodes at once.
+/// Requests that may wait for other nodes at once, or for somebody to lead.
 const MOST: usize = 2048;
 /// How long a connection may take to come up.
 const CONNECT: Duration = Duration::from_secs(2);
-/// Answers up to this length are read before they are passed on.
-const SMALL: u64 = 64 << 10;
-/// Answers of unknown length are refused beyond this.
-const LARGEST: usize = 32 << 20;
-/// How long a long answer may make no progress.
-const SILENCE: Duration = Duration::from_secs(10);
 /// Time that the next node is given less than we have, so that its answer comes back in time.
-const MARGIN: Duration = Duration::from_millis(300);
+pub(crate) const MARGIN: Duration = Duration::from_millis(300);
+/// Through so many other nodes a request goes at most: from any node to a member, and from there to its leader.
+pub(crate) const MOST_HOPS: u32 = 2;
 
-/// `Catstore-Forwarded`: this request was forwarded once and is not forwarded again.
+/// `Catstore-Forwarded`: through how many nodes this request came.
 pub(crate) const FORWARDED: HeaderName = HeaderName::from_static("catstore-forwarded");
 /// `Catstore-Deadline`: milliseconds that are left for the request.
 pub(crate) const DEADLINE: HeaderName = HeaderName::from_static("catstore-deadline");
 /// `Catstore-Request-Id`.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("catstore-request-id");
-
 /// `Catstore-Cluster`: the cluster that a request is for, and the one that answered it.
 pub(crate) const CLUSTER: HeaderName = HeaderName::from_static("catstore-cluster");
+/// `Catstore-Leader`, in answers between nodes: the answering worker's group and who leads it, as `GROUP:INDEX`.
+const LEADER: HeaderName = HeaderName::from_static("catstore-leader");
 
 const PASSED_ON: [HeaderName; 6] = [CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE, REQUEST_ID];
-const PASSED_BACK: [HeaderName; 10] = [
-    CONTENT_TYPE,
-    ETAG,
-    LAST_MODIFIED,
-    CONTENT_RANGE,
-    ACCEPT_RANGES,
-    RETRY_AFTER,
-    LOCATION,
-    super::respond::CHECKSUM,
-    super::respond::LAG,
-    REQUEST_ID,
-];
 
 /// A request to send on.
 pub(crate) struct Parcel<'a> {
-    /// The node that gets it.
-    pub(crate) target: Target,
+    /// The client's request.
+    pub(crate) request: &'a HttpRequest,
     /// Its method.
     pub(crate) method: Method,
     /// Its raw path and query.
     pub(crate) path: &'a str,
     /// Its body.
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Bytes,
     /// A content type that replaces the one of the client's request.
     pub(crate) content_type: Option<&'static str>,
     /// True if it may write.
     pub(crate) changes: bool,
     /// When it must be answered.
     pub(crate) deadline: Instant,
-    /// The body's share of the budget.
-    pub(crate) lease: Option<Lease>,
+    /// How long the answer may take to begin.
+    pub(crate) patience: Duration,
+}
+
+/// What came of an attempt.
+pub(crate) enum Sent {
+    /// The other node's answer, to be passed back.
+    Answer(HttpResponse),
+    /// Certainly not done there; another node or a little later may do.
+    Refused(Refused),
+    /// It may have been written.
+    Unknown(Error),
+}
+
+/// Why a node did not do what it was asked.
+pub(crate) struct Refused {
+    /// Why.
+    pub(crate) error: Error,
+    /// True if asking it again soon is of no use: it does not answer, or is closed.
+    pub(crate) dead: bool,
 }
 
 /// One of the places for requests that wait, given back when it is dropped.
-struct Seat {
+pub(crate) struct Seat {
     site: Arc<Site>,
-    _lease: Option<Lease>,
 }
 
 impl Seat {
-    fn take(site: &Arc<Site>, lease: Option<Lease>) -> Result<Seat> {
+    /// Takes a place. Errors: `Overloaded`.
+    pub(crate) fn take(site: &Arc<Site>) -> Result<Rc<Seat>> {
         let before = site.forwarding.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat { site: Arc::clone(site), _lease: lease };
+        let seat = Seat { site: Arc::clone(site) };
         if before >= MOST {
             return Err(Error::new(
                 Kind::Overloaded,
                 format!("{MOST} requests already wait for other nodes"),
             ));
         }
-        Ok(seat)
+        Ok(Rc::new(seat))
     }
 }
 
@@ -122,9 +122,11 @@ pub(crate) fn client() -> awc::Client {
         .finish()
 }
 
-/// True if the request came from a node that does not own its key either.
-pub(crate) fn was_forwarded(headers: &HeaderMap) -> bool {
-    headers.contains_key(FORWARDED)
+/// Through how many nodes the request came. What is no number stands for as many as are allowed.
+pub(crate) fn hops(headers: &HeaderMap) -> u32 {
+    headers.get(FORWARDED).map_or(0, |header| {
+        header.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(MOST_HOPS).max(1)
+    })
 }
 
 /// The id of this node's cluster, once it is known.
@@ -135,31 +137,40 @@ pub(crate) fn own_cluster(site: &Site) -> Option<&HeaderValue> {
     })
 }
 
-/// Sends a request on and passes its answer back.
+/// Adds who leads to the answer of a request that another node sent on.
+pub(crate) fn tell_leader(site: &Site, headers: &mut HeaderMap) {
+    if let Some((group, leader)) = site.own_leader()
+        && let Ok(value) = HeaderValue::try_from(format!("{group}:{leader}"))
+    {
+        headers.insert(LEADER, value);
+    }
+}
+
+/// Sends a request on to `target`, a member of `group`.
 ///
-/// Errors: [`Kind::NoMajority`] (certainly not written), [`Kind::UnknownOutcome`], [`Kind::Overloaded`].
-pub(crate) async fn forward(
+/// Errors: [`Kind::NoMajority`]: no time was left, or this node does not know its cluster yet; nothing was sent.
+pub(crate) async fn send(
     site: &Arc<Site>,
     client: &awc::Client,
-    request: &HttpRequest,
+    seat: &Rc<Seat>,
+    target: &Target,
     parcel: Parcel<'_>,
-) -> Result<HttpResponse> {
-    let Parcel { target, method, path, body, content_type, changes, deadline, lease } = parcel;
-    let seat = Seat::take(site, lease)?;
+) -> Result<Sent> {
     let cluster = own_cluster(site).ok_or_else(starting)?;
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = parcel.deadline.saturating_duration_since(Instant::now());
     if left <= MARGIN {
         return Err(Error::new(Kind::NoMajority, "no time was left to forward the request"));
     }
     site.metrics.forwards.fetch_add(1, Ordering::Relaxed);
+    let Parcel { request, method, path, body, content_type, changes, deadline, patience } = parcel;
     let head = method == Method::HEAD;
     let mut out = client.request(method, format!("http://{}{path}", target.address));
+    let headers = out.headers_mut();
     for name in PASSED_ON {
         if let Some(value) = request.headers().get(&name) {
-            out.headers_mut().insert(name, value.clone());
+            headers.insert(name, value.clone());
         }
     }
-    let headers = out.headers_mut();
     if let Some(content_type) = content_type {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
@@ -169,20 +180,31 @@ pub(crate) async fn forward(
         headers.insert(AUTHORIZATION, value);
     }
     headers.insert(CLUSTER, cluster.clone());
-    headers.insert(FORWARDED, HeaderValue::from_static("1"));
+    headers.insert(FORWARDED, HeaderValue::from(u64::from(hops(request.headers()) + 1)));
     headers.insert(DEADLINE, HeaderValue::from((left - MARGIN).as_millis() as u64));
     let sending =
         if body.is_empty() && content_type.is_none() && !changes { out.send() } else { out.send_body(body) };
-    match tokio::time::timeout(left, sending).await {
-        Ok(Ok(answer)) if !is_of(cluster, &answer) => Err(not_ours(site, &target, answer.status(), changes)),
-        Ok(Ok(answer)) => pass_back(answer, head, changes, deadline, seat, &target).await,
-        Ok(Err(error)) if !changes || never_sent(&error) => {
-            Err(unreachable(site, &target, &error.to_string()))
-        }
-        Ok(Err(error)) => Err(unknown(&target, &error.to_string())),
-        Err(_) if changes => Err(unknown(&target, "it did not answer in time")),
-        Err(_) => Err(unreachable(site, &target, "it did not answer in time")),
+    let answered = tokio::time::timeout(left.min(patience), sending).await;
+    let failed = |why: &str, sent: bool| match changes && sent {
+        true => Sent::Unknown(unknown(target, why)),
+        false => Sent::Refused(unreachable(site, target, why)),
+    };
+    let answer = match answered {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Ok(failed(&error.to_string(), !never_sent(&error))),
+        Err(_) => return Ok(failed("it did not answer in time", true)),
+    };
+    if !is_of(cluster, &answer) {
+        // It says nothing about our keys; but what took a write may have passed it on, unless it says that it did not.
+        let status = answer.status();
+        let why = format!("what answers there ({}) is no node of this cluster", status.as_u16());
+        return Ok(failed(&why, !matches!(status.as_u16(), 300..=499 | 503 | 507)));
     }
+    if let Some((group, leader)) = answer.headers().get(LEADER).and_then(parse_leader) {
+        site.leaders.heard(group, leader);
+    }
+    let way = answer::Way { head, changes, deadline, seat, target };
+    Ok(answer::take(site, answer, way).await)
 }
 
 /// 307 to the owner, for clients that ask for it.
@@ -194,13 +216,14 @@ pub(crate) fn redirect(target: &Target, path: &str) -> HttpResponse {
     response
 }
 
-/// The answer for a worker that did not answer; nothing was written.
-fn unreachable(site: &Site, target: &Target, why: &str) -> Error {
-    Error::new(
+/// The refusal of a worker that did not answer; nothing was written.
+pub(crate) fn unreachable(site: &Site, target: &Target, why: &str) -> Refused {
+    let error = Error::new(
         Kind::NoMajority,
         format!("worker {} at {} does not answer: {why}", target.index, target.address),
     )
-    .hint(start_hint(site, target))
+    .hint(site.way_without(target));
+    Refused { error, dead: true }
 }
 
 fn unknown(target: &Target, why: &str) -> Error {
@@ -219,26 +242,9 @@ fn is_of<S>(cluster: &HeaderValue, answer: &awc::ClientResponse<S>) -> bool {
     }
 }
 
-/// The answer for what stands where a worker should, and is no node of this cluster. It says nothing about our keys;
-/// but what took a write may have passed it on, unless it says that it did not.
-fn not_ours(site: &Site, target: &Target, status: StatusCode, changes: bool) -> Error {
-    let why = format!("what answers there ({}) is no node of this cluster", status.as_u16());
-    let refused = matches!(status.as_u16(), 300..=499 | 503 | 507);
-    if changes && !refused { unknown(target, &why) } else { unreachable(site, target, &why) }
-}
-
-fn start_hint(site: &Site, target: &Target) -> String {
-    let view = site.view();
-    match (super::address::split(&target.address), view.masters.first()) {
-        ((_, Some(port)), Some(master)) => {
-            let data = super::address::quote(&target.data);
-            format!(
-                "if worker {} is down, start it: catstore worker {port} --master {master} --data {data}",
-                target.index
-            )
-        }
-        _ => format!("see whether worker {} runs", target.index),
-    }
+fn parse_leader(header: &HeaderValue) -> Option<(u32, u32)> {
+    let (group, leader) = header.to_str().ok()?.split_once(':')?;
+    Some((group.parse().ok()?, leader.parse().ok()?))
 }
 
 /// True if an error came before the first byte of the request was written. `Disconnected` does not count: the
@@ -251,87 +257,7 @@ fn never_sent(error: &SendRequestError) -> bool {
     }
 }
 
-async fn pass_back<S>(
-    mut answer: awc::ClientResponse<S>,
-    head: bool,
-    changes: bool,
-    deadline: Instant,
-    seat: Seat,
-    target: &Target,
-) -> Result<HttpResponse>
-where
-    S: Stream<Item = std::result::Result<Bytes, actix_web::error::PayloadError>> + Unpin + 'static,
-{
-    let status = StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
-    let headers: Vec<(HeaderName, HeaderValue)> = PASSED_BACK
-        .into_iter()
-        .filter_map(|name| answer.headers().get(&name).cloned().map(|value| (name, value)))
-        .collect();
-    let length =
-        answer.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let seat_site = Arc::clone(&seat.site);
-    let body = match length {
-        Some(length) if head => BoxBody::new(SizedStream::new(length, nothing())),
-        Some(length) if length > SMALL && !changes => {
-            BoxBody::new(SizedStream::new(length, flow(answer, seat)))
-        }
-        _ => {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match tokio::time::timeout(left, collect(&mut answer)).await {
-                Ok(Ok(body)) => BoxBody::new(body),
-                // The status of a write has arrived, and with it the outcome.
-                _ if changes => BoxBody::new(()),
-                Ok(Err(why)) => return Err(unreachable(&seat_site, target, &why)),
-                Err(_) => return Err(unreachable(&seat_site, target, "its answer did not end in time")),
-            }
-        }
-    };
-    let mut response = HttpResponse::with_body(status, body);
-    for (name, value) in headers {
-        response.headers_mut().insert(name, value);
-    }
-    Ok(response)
-}
-
-fn nothing() -> impl Stream<Item = std::result::Result<Bytes, std::io::Error>> {
-    stream::empty()
-}
-
-async fn collect<S>(answer: &mut awc::ClientResponse<S>) -> std::result::Result<Bytes, String>
-where
-    S: Stream<Item = std::result::Result<Bytes, actix_web::error::PayloadError>> + Unpin,
-{
-    let mut body = BytesMut::new();
-    while let Some(chunk) = answer.next().await {
-        let chunk = chunk.map_err(|error| error.to_string())?;
-        if body.len() + chunk.len() > LARGEST {
-            return Err("its answer is too long".to_owned());
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.freeze())
-}
-
-/// A long answer as it comes, judged by its progress.
-fn flow<S>(
-    answer: awc::ClientResponse<S>,
-    seat: Seat,
-) -> impl Stream<Item = std::result::Result<Bytes, std::io::Error>>
-where
-    S: Stream<Item = std::result::Result<Bytes, actix_web::error::PayloadError>> + Unpin,
-{
-    stream::unfold((answer, seat), |(mut answer, seat)| async move {
-        let chunk = match tokio::time::timeout(SILENCE, answer.next()).await {
-            Ok(None) => return None,
-            Ok(Some(Ok(chunk))) => Ok(chunk),
-            Ok(Some(Err(error))) => Err(std::io::Error::other(error)),
-            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut)),
-        };
-        Some((chunk, (answer, seat)))
-    })
-}
-
-/// The error of a request that was forwarded to a node that does not own it.
+/// The error of a request for a key of a group that this node is not in, or whose slots it does not own.
 pub(crate) fn moved() -> Error {
     Error::new(Kind::Moved, "the key belongs to another worker than the one that was asked")
         .hint("ask /cluster for the routes")
@@ -345,7 +271,7 @@ pub(crate) fn starting() -> Error {
 
 /// Turns an error into its answer.
 pub(crate) fn or_problem(result: Result<HttpResponse>) -> HttpResponse {
-    result.unwrap_or_else(|error| error::respond(&error))
+    result.unwrap_or_else(|error| super::error::respond(&error))
 }
 
 #[cfg(test)]
@@ -361,5 +287,25 @@ mod tests {
         assert!(!never_sent(&SendRequestError::Timeout));
         let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
         assert!(!never_sent(&SendRequestError::Send(reset)));
+    }
+
+    #[test]
+    fn hops_are_counted() {
+        let counted = |text: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(text) = text {
+                headers.insert(FORWARDED, HeaderValue::from_static(text));
+            }
+            hops(&headers)
+        };
+        assert_eq!((counted(None), counted(Some("1")), counted(Some("2"))), (0, 1, 2));
+        assert_eq!((counted(Some("0")), counted(Some("cat")), counted(Some("7"))), (1, MOST_HOPS, 7));
+    }
+
+    #[test]
+    fn who_leads_is_told_in_two_numbers() {
+        let parse = |text: &'static str| parse_leader(&HeaderValue::from_static(text));
+        assert_eq!(parse("0:2"), Some((0, 2)));
+        assert_eq!((parse("0"), parse("a:b"), parse("0:-1"), parse("")), (None, None, None, None));
     }
 }

@@ -4,29 +4,50 @@
 use super::batch;
 use super::body;
 use super::door::{Asked, Door};
+use super::errand::{Done, Wire};
 use super::respond;
-use super::site::{Member, Owner};
+use super::site::Member;
 use super::values;
+use super::write::Write;
 use crate::cluster::slots;
 use crate::cluster::view::BatchReply;
 use crate::error::{Error, Kind, Result};
-use crate::replica::command::{BatchCommand, Command, Reply, Request};
-use crate::replica::reader::ListQuery;
+use crate::replica::command::{Command, Reply, Request};
+use crate::replica::reader::{ListQuery, Reader};
 use actix_web::dev::Payload;
 use actix_web::{HttpResponse, web};
+use bytes::Bytes;
 
 /// One page of keys.
-pub(crate) async fn list(door: &Door, asked: &Asked<'_>, query: ListQuery) -> Result<HttpResponse> {
-    let worker = match (door.site.owner_of_all()?, &door.site.member) {
-        (Owner::There(target), _) => {
-            return values::pass_on(door, asked, target, Vec::new(), None, false).await;
+pub(crate) async fn list(
+    door: &Door,
+    asked: &Asked<'_>,
+    query: ListQuery,
+    stale: bool,
+) -> Result<HttpResponse> {
+    let site = &door.site;
+    let group = site.group_of_all()?;
+    if stale
+        && let Member::Worker(worker) = &site.member
+        && worker.group() == Some(group)
+    {
+        let (reader, lag) = site.with_open(&worker.node.mode(), |replica| replica.stale_reader())?;
+        // A copy that is not there yet owns nothing, and says nothing of what the group holds.
+        if reader.owns_slots() {
+            let mut response = page(reader, query).await?;
+            respond::lag(&mut response, lag);
+            return Ok(response);
         }
-        (Owner::Here, Member::Worker(worker)) => worker,
-        (Owner::Here, Member::Master(_)) => return Err(door.site.no_worker()),
-    };
-    let replica = door.site.with_open(&worker.node.mode(), |replica| Ok(replica.clone()))?;
+    }
+    match values::reader(door, asked, group, stale).await? {
+        Done::Here(reader) => page(reader, query).await,
+        Done::There(answer) => Ok(answer),
+    }
+}
+
+async fn page(reader: Reader, query: ListQuery) -> Result<HttpResponse> {
     let body = blocking(move || {
-        let page = replica.reader()?.list(&query)?;
+        let page = reader.list(&query)?;
         serde_json::to_vec(&page)
             .map_err(|error| Error::new(Kind::Failed, "the page cannot be written as JSON").cause(error))
     })
@@ -36,64 +57,57 @@ pub(crate) async fn list(door: &Door, asked: &Asked<'_>, query: ListQuery) -> Re
 
 /// Several operations at once, within one slot.
 pub(crate) async fn batch(door: &Door, asked: &Asked<'_>, payload: &mut Payload) -> Result<HttpResponse> {
+    let site = &door.site;
     let (_, id) = values::conditions(asked)?;
-    let body = body::read(&door.site, asked.request, payload, batch::BYTES, Kind::TooLarge).await?;
+    let body = body::read(site, asked.request, payload, batch::BYTES, Kind::TooLarge).await?;
     let (lease, bytes) = (body.lease, body.bytes);
     let (commands, bytes) = blocking(move || batch::parse(&bytes).map(|commands| (commands, bytes))).await?;
     let slot = commands.first().map(|command| slots::slot(batch::key(command))).unwrap_or_default();
-    let view = door.site.view();
-    let group = view.slots.owner(slot).and_then(|group| view.group(group));
-    match door.site.owner(group)? {
-        Owner::There(target) => values::pass_on(door, asked, target, bytes, Some(lease), true).await,
-        Owner::Here => {
-            drop(bytes);
-            check_values(door, &commands)?;
-            let request = Request { id, command: Command::Batch(commands) };
-            let reply = values::submit(&door.site, request, asked.deadline()?).await?;
-            drop(lease);
-            match reply {
-                Reply::Batch(versions) => Ok(respond::json(&BatchReply { versions }, false)),
-                Reply::ConditionFailed { current, op } => Err(condition_failed(current, op)),
-                reply => Err(values::unexpected(&door.site, &reply)),
-            }
-        }
+    let view = site.view();
+    let group = site.group_or_own(view.slots.owner(slot).and_then(|group| view.group(group)))?;
+    let request = Request { id, command: Command::Batch(commands) };
+    let write = Write { group, request, value: None, lease: Some(lease) };
+    match write.run(door, asked, Wire::of(asked, Some(Bytes::from(bytes)))).await? {
+        Done::There(answer) => Ok(answer),
+        Done::Here(Reply::Batch(versions)) => Ok(respond::json(&BatchReply { versions }, false)),
+        Done::Here(Reply::ConditionFailed { current, op }) => Err(condition_failed(current, op)),
+        Done::Here(reply) => Err(values::unexpected(site, &reply)),
     }
 }
 
 /// Removes every key of a group.
 pub(crate) async fn clear(door: &Door, asked: &Asked<'_>, index: u32) -> Result<HttpResponse> {
-    let (_, id) = values::conditions(asked)?;
     let site = &door.site;
-    let view = site.view();
-    let own = match &site.member {
-        Member::Worker(worker) => worker.index() == Some(index) && worker.group() == Some(index),
-        Member::Master(_) => false,
-    };
-    let owner = match (view.group(index), view.worker(index)) {
-        _ if own => Owner::Here,
-        (Some(group), _) => site.owner(Some(group))?,
-        (None, Some((group, _))) => {
-            let founder = group.group;
-            return Err(Error::new(
-                Kind::Conflict,
-                format!(
-                    "worker {index} holds the same keys as worker {founder}; /clear/{founder} clears both"
-                ),
-            ));
+    let (_, id) = values::conditions(asked)?;
+    let group = group_to_clear(door, index)?;
+    let write = Write { group, request: Request { id, command: Command::Clear }, value: None, lease: None };
+    match write.run(door, asked, Wire::of(asked, Some(Bytes::new()))).await? {
+        Done::There(answer) => Ok(answer),
+        Done::Here(Reply::Cleared { keys }) => {
+            Ok(respond::json(&serde_json::json!({ "group": index, "cleared": keys }), false))
         }
-        (None, None) => return Err(unknown_group(door, index)),
+        Done::Here(reply) => Err(values::unexpected(site, &reply)),
+    }
+}
+
+/// The group whose founder is worker `index`; a clone's index names no group.
+fn group_to_clear(door: &Door, index: u32) -> Result<u32> {
+    let view = door.site.view();
+    let own = match &door.site.member {
+        Member::Worker(worker) => worker.index().zip(worker.group()),
+        Member::Master(_) => None,
     };
-    match owner {
-        Owner::There(target) => values::pass_on(door, asked, target, Vec::new(), None, true).await,
-        Owner::Here => {
-            let request = Request { id, command: Command::Clear };
-            match values::submit(site, request, asked.deadline()?).await? {
-                Reply::Cleared { keys } => {
-                    Ok(respond::json(&serde_json::json!({ "group": index, "cleared": keys }), false))
-                }
-                reply => Err(values::unexpected(site, &reply)),
-            }
-        }
+    let of_clone = match view.worker(index) {
+        Some((group, _)) => Some(group.group),
+        None => own.filter(|(own, _)| *own == index).map(|(_, group)| group),
+    };
+    match of_clone.filter(|group| *group != index) {
+        _ if view.group(index).is_some() || own.is_some_and(|(_, group)| group == index) => Ok(index),
+        Some(founder) => Err(Error::new(
+            Kind::Conflict,
+            format!("worker {index} holds the same keys as worker {founder}; /clear/{founder} clears both"),
+        )),
+        None => Err(unknown_group(door, index)),
     }
 }
 
@@ -105,24 +119,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
         Ok(outcome) => outcome,
         Err(error) => Err(Error::new(Kind::Overloaded, "the node is stopping").cause(error)),
     }
-}
-
-fn check_values(door: &Door, commands: &[BatchCommand]) -> Result<()> {
-    let limit = door.site.worker()?.max_value;
-    for (position, command) in commands.iter().enumerate() {
-        if let BatchCommand::Put(put) = command
-            && put.value.len() > limit
-        {
-            return Err(Error::new(
-                Kind::ValueTooLarge,
-                format!(
-                    "operation {position} of the batch: the value has {} bytes; the limit is {limit}",
-                    put.value.len()
-                ),
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn condition_failed(current: Option<u64>, op: Option<u32>) -> Error {

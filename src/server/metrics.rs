@@ -29,9 +29,9 @@ const LABELS: [&str; 14] = [
     "get", "put", "put_file", "delete", "list", "batch", "clear", "close", "open", "cluster", "health",
     "metrics", "internal", "other",
 ];
-const STATUSES: [u16; 22] = [
-    200, 201, 204, 206, 304, 307, 400, 401, 403, 404, 405, 408, 409, 412, 413, 416, 500, 503, 504, 507, 502,
-    0,
+const STATUSES: [u16; 24] = [
+    200, 201, 204, 206, 304, 307, 400, 401, 403, 404, 405, 408, 409, 412, 413, 414, 416, 431, 500, 503, 504,
+    507, 502, 0,
 ];
 const BUCKETS: [(u128, &str); 8] = [
     (250, "0.00025"),
@@ -59,6 +59,8 @@ pub(crate) struct Metrics {
     routes: [Counters; LABELS.len()],
     /// Requests under way.
     pub(crate) in_flight: AtomicU64,
+    /// Connections that are open.
+    pub(crate) connections: AtomicU64,
     /// Requests forwarded so far.
     pub(crate) forwards: AtomicU64,
     /// Bytes of bodies received.
@@ -69,7 +71,9 @@ pub(crate) struct Metrics {
 pub(crate) struct Gauges {
     /// Numbers of the replica, if it is open.
     pub(crate) numbers: Option<Numbers>,
-    /// Requests that wait for another node.
+    /// How many milliseconds the state may lag behind the leader's, if that is known.
+    pub(crate) lag: Option<u64>,
+    /// Requests that wait for another node, or for somebody to lead.
     pub(crate) forwarding: usize,
     /// Bytes of request bodies held in memory.
     pub(crate) body_bytes: usize,
@@ -95,12 +99,16 @@ impl Metrics {
         self.requests(&mut text);
         self.durations(&mut text);
         number(&mut text, "catstore_requests_in_flight", "gauge", self.in_flight.load(Relaxed));
+        number(&mut text, "catstore_connections", "gauge", self.connections.load(Relaxed));
         number(&mut text, "catstore_forwards_total", "counter", self.forwards.load(Relaxed));
         number(&mut text, "catstore_forwards_in_flight", "gauge", gauges.forwarding as u64);
         number(&mut text, "catstore_body_bytes_total", "counter", self.bytes_in.load(Relaxed));
         number(&mut text, "catstore_body_bytes_held", "gauge", gauges.body_bytes as u64);
         if let Some(numbers) = &gauges.numbers {
             replica(&mut text, numbers);
+        }
+        if let Some(lag) = gauges.lag {
+            number(&mut text, "catstore_applied_lag_milliseconds", "gauge", lag);
         }
         if let Some(bytes) = resident() {
             number(&mut text, "process_resident_memory_bytes", "gauge", bytes);
@@ -157,12 +165,18 @@ fn replica(text: &mut String, numbers: &Numbers) {
         ("catstore_bytes", "gauge", numbers.bytes),
         ("catstore_version", "gauge", numbers.version),
         ("catstore_applied_index", "gauge", numbers.applied),
+        ("catstore_last_index", "gauge", numbers.last),
         ("catstore_term", "gauge", numbers.term),
         ("catstore_leader", "gauge", leads),
         ("catstore_inbox_commands", "gauge", numbers.queue),
         ("catstore_log_bytes", "gauge", numbers.log_bytes),
     ] {
         number(text, name, kind, value);
+    }
+    let _ = writeln!(text, "# TYPE catstore_role gauge\ncatstore_role{{role=\"{}\"}} 1", numbers.role);
+    text.push_str("# TYPE catstore_members gauge\n");
+    for (kind, members) in [("voter", &numbers.voters), ("standby", &numbers.standbys)] {
+        let _ = writeln!(text, "catstore_members{{kind=\"{kind}\"}} {}", members.len());
     }
 }
 
@@ -188,8 +202,12 @@ mod tests {
         metrics.finish(Label::Get, 200, Duration::from_micros(900));
         metrics.finish(Label::Get, 200, Duration::from_secs(60));
         metrics.finish(Label::Put, 418, Duration::from_micros(1));
-        let numbers = Numbers { syncs: 3, ..Numbers::default() };
-        let text = metrics.print(&Gauges { numbers: Some(numbers), forwarding: 2, body_bytes: 0 });
+        let numbers = Numbers { syncs: 3, role: "standby", voters: vec![0], ..Numbers::default() };
+        let gauges = Gauges { numbers: Some(numbers), lag: Some(7), forwarding: 2, body_bytes: 0 };
+        let text = metrics.print(&gauges);
+        assert!(text.contains("catstore_role{role=\"standby\"} 1\n"));
+        assert!(text.contains("catstore_members{kind=\"voter\"} 1\ncatstore_members{kind=\"standby\"} 0\n"));
+        assert!(text.contains("catstore_applied_lag_milliseconds 7\n"));
         assert!(text.contains("catstore_requests_total{route=\"get\",status=\"200\"} 2\n"));
         assert!(text.contains("catstore_requests_total{route=\"put\",status=\"0\"} 1\n"));
         assert!(text.contains("catstore_request_seconds_bucket{route=\"get\",le=\"0.001\"} 1\n"));

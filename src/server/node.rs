@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::replica::Folder;
-use crate::replica::handle::{DirectoryHandle, KeyspaceHandle, Numbers, Options};
+use crate::replica::handle::{DirectoryHandle, KeyspaceHandle, Lead, Numbers, Options};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
@@ -15,9 +15,13 @@ const READY: Duration = Duration::from_secs(60);
 /// What both kinds of replica handles can do.
 pub(crate) trait Replica: Clone + Send + Sync + 'static {
     /// Opens the stores of a folder and starts the replica.
-    fn open(folder: Folder, options: &Options) -> Result<Self>;
+    fn open(folder: Folder, options: &Options, run: u64) -> Result<Self>;
     /// Blocks until it serves.
     fn wait_ready(&self, deadline: Instant) -> Result<()>;
+    /// Who orders the writes.
+    fn lead(&self) -> Lead;
+    /// Hands the lead over, if it can. Blocks.
+    fn leave(&self, patience: Duration);
     /// Closes it and gives the folder back.
     fn close(&self) -> Result<Folder>;
     /// Why it stopped by itself.
@@ -31,11 +35,17 @@ pub(crate) trait Replica: Clone + Send + Sync + 'static {
 macro_rules! replica {
     ($handle:ty) => {
         impl Replica for $handle {
-            fn open(folder: Folder, options: &Options) -> Result<Self> {
-                <$handle>::open(folder, options)
+            fn open(folder: Folder, options: &Options, run: u64) -> Result<Self> {
+                <$handle>::open(folder, options, run)
             }
             fn wait_ready(&self, deadline: Instant) -> Result<()> {
                 <$handle>::wait_ready(self, deadline)
+            }
+            fn lead(&self) -> Lead {
+                <$handle>::lead(self)
+            }
+            fn leave(&self, patience: Duration) {
+                <$handle>::leave(self, patience);
             }
             fn close(&self) -> Result<Folder> {
                 <$handle>::close(self)
@@ -88,6 +98,8 @@ pub(crate) struct Node<H> {
     /// The folder while no replica holds it. Held during a change of mode, so that there is one at a time.
     folder: Mutex<Option<Folder>>,
     starts: AtomicU64,
+    /// The random number of this run of the process.
+    run: AtomicU64,
 }
 
 impl<H: Replica> Node<H> {
@@ -99,6 +111,7 @@ impl<H: Replica> Node<H> {
             mode: RwLock::new(Arc::new(Mode::Starting)),
             folder: Mutex::new(None),
             starts: AtomicU64::new(0),
+            run: AtomicU64::new(0),
         }
     }
 
@@ -117,6 +130,16 @@ impl<H: Replica> Node<H> {
         self.starts.load(Ordering::Relaxed)
     }
 
+    /// The random number of this run; 0 before it is known.
+    pub(crate) fn run(&self) -> u64 {
+        self.run.load(Ordering::Relaxed)
+    }
+
+    /// Sets the number of this run, before the first start.
+    pub(crate) fn set_run(&self, run: u64) {
+        self.run.store(run, Ordering::Relaxed);
+    }
+
     /// Numbers of the replica if it is open.
     pub(crate) fn numbers(&self) -> Option<Numbers> {
         match &*self.mode() {
@@ -128,7 +151,15 @@ impl<H: Replica> Node<H> {
     /// Why this node does not serve now, if it does not.
     pub(crate) fn obstacle(&self) -> Option<Error> {
         match &*self.mode() {
-            Mode::Open(replica) => replica.failure(),
+            Mode::Open(replica) => replica.failure().or_else(|| {
+                (replica.lead() == Lead::Nobody).then(|| {
+                    Error::new(
+                        Kind::NoMajority,
+                        format!("this {} knows nobody who leads its group", self.name),
+                    )
+                    .hint("see catstore status for who is down and how to start it")
+                })
+            }),
             mode => Some(self.refusal(mode)),
         }
     }
@@ -160,7 +191,7 @@ impl<H: Replica> Node<H> {
         let Some(own) = folder.take() else {
             return Err(self.refusal(&Mode::Starting));
         };
-        let opened = H::open(own, &self.options).and_then(|replica| {
+        let opened = H::open(own, &self.options, self.run()).and_then(|replica| {
             replica.wait_ready(Instant::now() + READY)?;
             Ok(replica)
         });
@@ -175,6 +206,23 @@ impl<H: Replica> Node<H> {
                 Err(error)
             }
         }
+    }
+
+    /// Hands the lead over, if the replica is open and another member can take it. Returns true if it leads then, or is
+    /// not open. Blocks, for `patience` at most.
+    pub(crate) fn leave(&self, patience: Duration) -> bool {
+        let Mode::Open(replica) = &*self.mode() else { return true };
+        replica.leave(patience);
+        replica.lead() == Lead::Here
+    }
+
+    /// Closes the replica, changes its folder and opens it again. Blocks.
+    pub(crate) fn reopen(&self, change: impl FnOnce(&mut Folder) -> Result<()>) -> Result<()> {
+        self.close()?;
+        if let Some(folder) = self.lock()?.as_mut() {
+            change(folder)?;
+        }
+        self.open().map(drop)
     }
 
     /// Closes the replica if it is open. Blocks until everything accepted is done.

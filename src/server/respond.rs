@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 /// `Catstore-Checksum`.
 pub(crate) const CHECKSUM: HeaderName = HeaderName::from_static("catstore-checksum");
-/// `Catstore-Applied-Lag`.
+/// `Catstore-Applied-Lag`: how many milliseconds a stale read may lag behind, or `unknown`.
 pub(crate) const LAG: HeaderName = HeaderName::from_static("catstore-applied-lag");
 
 /// Adds the headers that every answer carries.
@@ -72,6 +72,12 @@ pub(crate) fn tag(response: &mut HttpResponse, version: u64) {
     }
 }
 
+/// Adds how many milliseconds the copy that was read may lag behind; `unknown` if nobody can tell.
+pub(crate) fn lag(response: &mut HttpResponse, milliseconds: Option<u64>) {
+    let value = milliseconds.map_or(HeaderValue::from_static("unknown"), HeaderValue::from);
+    response.headers_mut().insert(LAG, value);
+}
+
 /// A key as a line of text shows it: control characters escaped, and not more than a line of it.
 pub(crate) fn shown(key: &[u8]) -> String {
     let mut text = String::new();
@@ -86,7 +92,7 @@ pub(crate) fn shown(key: &[u8]) -> String {
 }
 
 /// What a record answers to a read with the given headers.
-pub(crate) fn record(record: Record, asked: &HeaderMap, style: Style, stale: bool) -> HttpResponse {
+pub(crate) fn record(record: Record, asked: &HeaderMap, style: Style) -> HttpResponse {
     let version = record.meta.version;
     if let Some(tags) = asked.get(IF_MATCH)
         && !condition::matches(tags.as_bytes(), version)
@@ -120,9 +126,6 @@ pub(crate) fn record(record: Record, asked: &HeaderMap, style: Style, stale: boo
     }
     if !matches!(part, Asked::Unsatisfiable) {
         headers.insert(CONTENT_TYPE, content_type_of(meta.content_type));
-    }
-    if stale {
-        headers.insert(LAG, HeaderValue::from_static("0"));
     }
     if style == Style::Resource {
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));

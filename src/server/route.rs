@@ -61,7 +61,12 @@ pub enum Action {
         style: Style,
     },
     /// One page of keys.
-    List(ListQuery),
+    List {
+        /// Which ones.
+        query: ListQuery,
+        /// True for `consistency=stale`.
+        stale: bool,
+    },
     /// Several operations at once.
     Batch,
     /// Remove every key of a group.
@@ -82,6 +87,25 @@ pub enum Action {
     Register,
     /// A worker lives (between nodes).
     Heartbeat,
+    /// A master starts (between nodes).
+    RegisterMaster,
+    /// Revive a group from one copy.
+    Promote,
+    /// Raft messages of another member (between nodes).
+    Parcel,
+    /// A chunk of a snapshot (between nodes).
+    Chunk {
+        /// The snapshot.
+        id: u64,
+        /// The Raft id of the member that pulls it.
+        peer: u64,
+        /// The row that it has already; none only says that the snapshot is still needed.
+        after: Option<Vec<u8>>,
+    },
+    /// Order a digest of members' contents (between nodes).
+    OrderDigest,
+    /// A digest that was ordered (between nodes).
+    Digest(u64),
 }
 
 impl Action {
@@ -93,7 +117,7 @@ impl Action {
                 | Action::Put { .. }
                 | Action::PutFile { .. }
                 | Action::Delete { .. }
-                | Action::List(_)
+                | Action::List { .. }
                 | Action::Batch
                 | Action::Clear(_)
         )
@@ -103,7 +127,13 @@ impl Action {
     pub fn changes(&self) -> bool {
         !matches!(
             self,
-            Action::Get { .. } | Action::List(_) | Action::Cluster | Action::Health | Action::Metrics
+            Action::Get { .. }
+                | Action::List { .. }
+                | Action::Cluster
+                | Action::Health
+                | Action::Metrics
+                | Action::Chunk { .. }
+                | Action::Digest(_)
         )
     }
 }
@@ -150,6 +180,12 @@ enum Place<'a> {
     Metrics,
     Register,
     Heartbeat,
+    RegisterMaster,
+    Promote,
+    Parcel,
+    Chunk(&'a str),
+    OrderDigest,
+    Digest(&'a str),
 }
 
 /// Reads a request line. `path` is the raw path, beginning with `/`; `query` what stands behind `?`.
@@ -208,6 +244,15 @@ fn place(path: &str) -> Option<Place<'_>> {
         "metrics" if bare => Place::Metrics,
         "internal" if one == Some("register") => Place::Register,
         "internal" if one == Some("heartbeat") => Place::Heartbeat,
+        "internal" if one == Some("register-master") => Place::RegisterMaster,
+        "internal" if one == Some("promote") => Place::Promote,
+        "internal" if one == Some("raft") => Place::Parcel,
+        "internal" if one == Some("digest") => Place::OrderDigest,
+        "internal" => match one?.split_once('/')? {
+            ("snapshot", rest) => Place::Chunk(rest),
+            ("digest", rest) => Place::Digest(rest),
+            _ => return None,
+        },
         _ => return None,
     };
     Some(place)
@@ -220,7 +265,14 @@ fn methods(place: &Place<'_>) -> &'static str {
         Place::Delete(_) | Place::Clear(_) => "GET, DELETE, POST, OPTIONS",
         Place::Close(_) | Place::Master | Place::Worker(_) => "GET, POST, OPTIONS",
         Place::Key(_) => "GET, HEAD, PUT, DELETE, OPTIONS",
-        Place::Batch | Place::Register | Place::Heartbeat => "POST, OPTIONS",
+        Place::Batch
+        | Place::Register
+        | Place::Heartbeat
+        | Place::RegisterMaster
+        | Place::Promote
+        | Place::Parcel
+        | Place::OrderDigest => "POST, OPTIONS",
+        Place::Chunk(_) | Place::Digest(_) => "GET, OPTIONS",
     }
 }
 
@@ -239,6 +291,7 @@ fn action(place: Place<'_>, method: &str, query: Option<&str>) -> Result<Action>
         }
         Place::Key(key) => resource(decode_key(key)?, method, query),
         Place::Keys => list(query),
+        Place::Chunk(rest) => chunk(rest, query),
         place => {
             no_query(query)?;
             Ok(match place {
@@ -251,10 +304,36 @@ fn action(place: Place<'_>, method: &str, query: Option<&str>) -> Result<Action>
                 Place::Metrics => Action::Metrics,
                 Place::Register => Action::Register,
                 Place::Heartbeat => Action::Heartbeat,
+                Place::RegisterMaster => Action::RegisterMaster,
+                Place::Promote => Action::Promote,
+                Place::Parcel => Action::Parcel,
+                Place::OrderDigest => Action::OrderDigest,
+                Place::Digest(text) => Action::Digest(number(text)?),
                 _ => Action::Batch,
             })
         }
     }
+}
+
+/// `/internal/snapshot/ID/PEER?after=HEX`.
+fn chunk(rest: &str, query: Option<&str>) -> Result<Action> {
+    let bad = || Error::new(Kind::BadRequest, "the path is /internal/snapshot/ID/PEER?after=HEX");
+    let (id, peer) = rest.split_once('/').ok_or_else(bad)?;
+    let after = match query.map(|query| query.strip_prefix("after=").ok_or_else(bad)).transpose()? {
+        None => None,
+        Some(hex) if hex.len().is_multiple_of(2) && hex.is_ascii() => Some(
+            (0..hex.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).map_err(|_| bad()))
+                .collect::<Result<_>>()?,
+        ),
+        Some(_) => return Err(bad()),
+    };
+    Ok(Action::Chunk { id: number(id)?, peer: number(peer)?, after })
+}
+
+fn number(text: &str) -> Result<u64> {
+    text.parse().map_err(|_| Error::new(Kind::BadRequest, "a number is expected in the path"))
 }
 
 fn resource(key: Vec<u8>, method: &str, query: Option<&str>) -> Result<Action> {
@@ -277,8 +356,13 @@ fn get(key: Vec<u8>, style: Style, query: Option<&str>) -> Result<Action> {
         return Ok(Action::Get { key, style, stale: false });
     }
     let mut query = Query::parse(query, &["consistency"])?;
-    let stale = query.word("consistency", &["linearizable", "stale"])? == Some(1);
+    let stale = consistency(&mut query)?;
     Ok(Action::Get { key, style, stale })
+}
+
+/// True for `consistency=stale`.
+fn consistency(query: &mut Query) -> Result<bool> {
+    Ok(query.word("consistency", &["linearizable", "stale"])? == Some(1))
 }
 
 fn put(rest: &str, query: Option<&str>) -> Result<Action> {
@@ -293,7 +377,7 @@ fn put(rest: &str, query: Option<&str>) -> Result<Action> {
 }
 
 fn list(query: Option<&str>) -> Result<Action> {
-    let mut query = Query::parse(query, &["prefix", "after", "limit", "values"])?;
+    let mut query = Query::parse(query, &["prefix", "after", "limit", "values", "consistency"])?;
     let limit = match query.text("limit")? {
         None => 1000,
         Some(text) => {
@@ -309,7 +393,8 @@ fn list(query: Option<&str>) -> Result<Action> {
     for key in [Some(&prefix), after.as_ref()].into_iter().flatten().filter(|key| !key.is_empty()) {
         check_key(key)?;
     }
-    Ok(Action::List(ListQuery { prefix, after, limit, values }))
+    let stale = consistency(&mut query)?;
+    Ok(Action::List { query: ListQuery { prefix, after, limit, values }, stale })
 }
 
 fn no_query(query: Option<&str>) -> Result<()> {
@@ -351,166 +436,5 @@ fn index(text: &str) -> Result<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn action(method: &str, target: &str) -> Action {
-        let (path, query) =
-            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        match parse(method, path, query) {
-            Ok(Route::Do(action)) => action,
-            other => panic!("{method} {target}: {other:?}"),
-        }
-    }
-
-    fn kind(method: &str, target: &str) -> Kind {
-        let (path, query) =
-            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        parse(method, path, query).unwrap_err().error.kind()
-    }
-
-    fn put(key: &[u8], value: &[u8]) -> Action {
-        Action::Put { key: key.to_vec(), style: Style::Classic, value: Some(value.to_vec()), ttl: None }
-    }
-
-    fn get(key: &[u8], style: Style) -> Action {
-        Action::Get { key: key.to_vec(), style, stale: false }
-    }
-
-    #[test]
-    fn classic_paths() {
-        assert_eq!(action("GET", "/put/A/happy"), put(b"A", b"happy"));
-        assert_eq!(action("POST", "/put/a%2Fb/x/y/"), put(b"a/b", b"x/y/"));
-        assert_eq!(action("PUT", "/put/A/"), put(b"A", b""));
-        assert_eq!(action("GET", "/put/A/%00%ff%25"), put(b"A", b"\x00\xff%"));
-        assert_eq!(action("GET", "/get/A/"), get(b"A", Style::Classic));
-        assert_eq!(action("HEAD", "/get/%F0%9F%90%88"), get("🐈".as_bytes(), Style::Classic));
-        assert_eq!(
-            action("DELETE", "/delete/A"),
-            Action::Delete { key: b"A".to_vec(), style: Style::Classic }
-        );
-        assert_eq!(
-            action("GET", "/put_file/B/cat.jpg"),
-            Action::PutFile { key: b"B".to_vec(), path: b"cat.jpg".to_vec() }
-        );
-        assert_eq!(action("GET", "/clear/0/"), Action::Clear(0));
-        assert_eq!(action("GET", "/close"), Action::Close(None));
-        assert_eq!(action("GET", "/close/"), Action::Close(None));
-        assert_eq!(action("POST", "/close/3"), Action::Close(Some(3)));
-        assert_eq!(action("GET", "/master/"), Action::Master);
-        assert_eq!(action("GET", "/worker"), Action::Worker(None));
-        assert_eq!(action("GET", "/worker/7"), Action::Worker(Some(7)));
-    }
-
-    #[test]
-    fn the_resource() {
-        assert_eq!(action("GET", "/kv/a/b%2Fc/"), get(b"a/b/c/", Style::Resource));
-        assert_eq!(
-            action("GET", "/kv/a?consistency=stale"),
-            Action::Get { key: b"a".to_vec(), style: Style::Resource, stale: true }
-        );
-        assert_eq!(
-            action("PUT", "/kv/a?ttl=5m"),
-            Action::Put { key: b"a".to_vec(), style: Style::Resource, value: None, ttl: Some(300_000) }
-        );
-        assert_eq!(
-            action("GET", "/kv?prefix=a%20&after=a%20b&limit=5&values=true"),
-            Action::List(ListQuery {
-                prefix: b"a ".to_vec(),
-                after: Some(b"a b".to_vec()),
-                limit: 5,
-                values: true
-            })
-        );
-        assert_eq!(action("POST", "/batch"), Action::Batch);
-        assert_eq!(action("POST", "/internal/register"), Action::Register);
-    }
-
-    #[test]
-    fn what_is_wrong_has_its_own_word() {
-        let table = [
-            ("GET", "/", Kind::NotFound),
-            ("GET", "/nothing", Kind::NotFound),
-            ("GET", "/master/x", Kind::NotFound),
-            ("GET", "/internal/other", Kind::NotFound),
-            ("GET", "/get/%zz", Kind::BadRequest),
-            ("GET", "/get/a%4", Kind::BadRequest),
-            ("GET", "/get/a/b", Kind::BadRequest),
-            ("GET", "/get/", Kind::KeyEmpty),
-            ("GET", "/kv/", Kind::KeyEmpty),
-            ("GET", "/put//x", Kind::KeyEmpty),
-            ("GET", "/put/A", Kind::BadRequest),
-            ("GET", "/put/A/b?", Kind::BadRequest),
-            ("GET", "/put/A/b?c=d", Kind::BadRequest),
-            ("GET", "/get/A?x=1", Kind::BadRequest),
-            ("GET", "/kv?limit=0", Kind::BadRequest),
-            ("GET", "/kv?limit=10001", Kind::BadRequest),
-            ("GET", "/kv?values=yes", Kind::BadRequest),
-            ("PUT", "/kv/a?ttl=0", Kind::BadRequest),
-            ("GET", "/clear/x", Kind::BadRequest),
-            ("GET", "/clear", Kind::BadRequest),
-            ("GET", "/close/-1", Kind::BadRequest),
-            ("GET", "/worker/99999999999", Kind::BadRequest),
-            ("HEAD", "/put/A/x", Kind::MethodNotAllowed),
-            ("HEAD", "/delete/A", Kind::MethodNotAllowed),
-            ("HEAD", "/master", Kind::MethodNotAllowed),
-            ("POST", "/get/A", Kind::MethodNotAllowed),
-            ("GET", "/batch", Kind::MethodNotAllowed),
-            ("BREW", "/kv/a", Kind::MethodNotAllowed),
-        ];
-        for (method, target, expected) in table {
-            assert_eq!(kind(method, target), expected, "{method} {target}");
-        }
-        assert_eq!(action("GET", &format!("/kv/{}", "k".repeat(4096))), get(&[b'k'; 4096], Style::Resource));
-        assert_eq!(kind("GET", &format!("/kv/{}", "k".repeat(4097))), Kind::KeyTooLong);
-        assert_eq!(parse("BREW", "/batch", None).unwrap_err().allow, Some("POST, OPTIONS"));
-    }
-
-    #[test]
-    fn options_and_head_change_nothing() {
-        assert_eq!(
-            parse("OPTIONS", "*", None).unwrap(),
-            Route::Options("GET, HEAD, PUT, POST, DELETE, OPTIONS")
-        );
-        for path in [
-            "/put/A/x",
-            "/put_file/A/x",
-            "/delete/A",
-            "/clear/0",
-            "/close/0",
-            "/close",
-            "/master",
-            "/worker/0",
-            "/batch",
-        ] {
-            assert!(matches!(parse("OPTIONS", path, None), Ok(Route::Options(_))), "{path}");
-            assert!(parse("HEAD", path, None).is_err(), "{path}");
-            if path != "/batch" {
-                assert!(action("GET", path).changes(), "{path}");
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_requests_never_panic(method in "[A-Z]{0,8}", path: String, query: Option<String>) {
-            let _ = parse(&method, &path, query.as_deref());
-        }
-
-        #[test]
-        fn plausible_requests_never_panic(
-            method in "GET|PUT|POST|DELETE|HEAD|OPTIONS",
-            path in "/(put|get|kv|delete|clear|put_file|close|worker|internal)?/[a%0-9F/]{0,8}",
-            query in proptest::option::of("(ttl|limit|prefix|consistency)?=?[0-9a-z%]{0,6}"),
-        ) {
-            let _ = parse(&method, &path, query.as_deref());
-        }
-
-        #[test]
-        fn any_key_can_be_asked_for(key in proptest::collection::vec(any::<u8>(), 1..60)) {
-            prop_assert_eq!(action("GET", &format!("/get/{}", percent::encode(&key))), get(&key, Style::Classic));
-            prop_assert_eq!(action("GET", &format!("/kv/{}", percent::encode(&key))), get(&key, Style::Resource));
-        }
-    }
-}
+#[path = "route_tests.rs"]
+mod tests;

@@ -2,37 +2,46 @@
 //!
 //! The port is bound before anything else is touched, so that a second node on it changes nothing; requests that
 //! come before the node is ready get 503. A thread starts the node while the main thread listens to events. To
-//! stop: no new connections, the requests that were accepted are answered (bodies that are still arriving are
+//! stop: the lead of its group is handed over, then no new connections, the requests that were accepted are answered (bodies that are still arriving are
 //! dropped), then the replica is closed, all within five seconds.
 
 use super::address;
 use super::call::Caller;
 use super::config::NodeOptions;
-use super::door::Door;
+use super::front;
+use super::listen::{self, Listeners};
+use super::patience::Limits;
 use super::site::{Event, Site};
 use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
-use actix_web::dev::{ServerHandle, fn_service};
+use actix_web::dev::{Server, ServerHandle};
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::rt::{Runtime, System};
-use actix_web::{App, HttpServer};
+use futures_util::FutureExt;
 use std::io::{self, Write};
-use std::rc::Rc;
+use std::net::TcpListener;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long accepted requests may take when the node stops, in seconds.
-const DRAIN: u64 = 3;
+/// How long accepted requests may take when the node stops.
+const DRAIN: Duration = Duration::from_secs(3);
 /// When the whole process should be gone after a signal.
 const STOP: Duration = Duration::from_millis(4800);
-/// Before connections are closed, their next answers say so for at most this long, and until none is under way.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// How much of that may pass before this node takes no more connections, if the lead is not handed over by then: the
+/// others still need it.
+const HAND_OVER: Duration = Duration::from_secs(3);
+/// How much of that is kept for closing the store.
+const CLOSE: Duration = Duration::from_millis(1200);
+/// How long the acceptor has to pass on what it took, once it was told to accept no more.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How often in a row no connection must have been seen before the store is closed.
+const QUIET: u32 = 10;
 /// How often the main thread looks after the replica.
 const LOOK: Duration = Duration::from_millis(100);
-const BACKLOG: u32 = 4096;
 const CONNECTIONS: usize = 50_000;
 
 /// A server that runs.
@@ -43,6 +52,8 @@ pub(crate) struct Serving {
     pub(crate) port: u16,
     /// The thread that ends with it.
     pub(crate) thread: JoinHandle<()>,
+    /// What it listens on.
+    listeners: Listeners,
 }
 
 /// Runs a node until it is told to stop. `start` gets the port and returns the ready line.
@@ -57,7 +68,7 @@ pub(crate) fn run(
         let events = site.events.clone();
         move || listen_for_signals(&events)
     })?;
-    let serving = serve(options, &site)?;
+    let serving = serve(options, &site, Limits::default())?;
     spawn("start", {
         let (site, port) = (Arc::clone(&site), serving.port);
         move || {
@@ -103,11 +114,31 @@ fn announce(line: &str) {
 
 fn stop(site: &Arc<Site>, serving: Serving) {
     let deadline = Instant::now() + STOP;
+    // While this node still serves: what comes meanwhile goes to whoever leads then.
+    let leaving = spawn("leave", {
+        let site = Arc::clone(site);
+        move || site.leave(STOP - CLOSE)
+    });
+    let left = || leaving.as_ref().map_or(true, JoinHandle::is_finished);
+    wait(Instant::now() + HAND_OVER, left);
+    // New connections end first: whoever hears that this one closes would come back at once.
+    let mut paused = pin!(serving.handle.pause());
+    wait(Instant::now() + LOOK, || paused.as_mut().now_or_never().is_some());
+    thread::sleep(PAUSE);
+    let late = serving.listeners.close();
     site.stopping.send_replace(true);
-    say_farewell(site);
-    // The command is sent by the call; what it returns only waits, and the thread below is waited for anyway.
-    drop(serving.handle.stop(true));
-    wait(&serving.thread, deadline - Duration::from_millis(1200));
+    let mut quiet = 0;
+    wait((Instant::now() + DRAIN).min(deadline - CLOSE), || {
+        quiet = if site.metrics.connections.load(Ordering::Relaxed) == 0 { quiet + 1 } else { 0 };
+        quiet >= QUIET
+    });
+    // The command is sent by the call; what it returns only waits.
+    drop(serving.handle.stop(false));
+    wait(Instant::now() + LOOK, || serving.thread.is_finished());
+    log::debug!("{} connections came too late", late.count());
+    if !wait(deadline - CLOSE, left) {
+        log::warn!("the lead was not handed over in time");
+    }
     let closing = spawn("close", {
         let site = Arc::clone(site);
         move || match site.close() {
@@ -117,7 +148,7 @@ fn stop(site: &Arc<Site>, serving: Serving) {
     });
     match closing {
         Ok(thread) => {
-            if !wait(&thread, deadline) {
+            if !wait(deadline, || thread.is_finished()) {
                 log::warn!("the store did not close in time; the next start reads its log");
             }
         }
@@ -125,20 +156,9 @@ fn stop(site: &Arc<Site>, serving: Serving) {
     }
 }
 
-/// Lets every client that is in the middle of a conversation hear `Connection: close` with its next answer, so that
-/// none of them sends a request into a connection that is being closed.
-fn say_farewell(site: &Site) {
-    let deadline = Instant::now() + FAREWELL;
-    let mut quiet = 0;
-    while quiet < 5 && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(10));
-        let under_way = site.metrics.in_flight.load(Ordering::Relaxed);
-        quiet = if under_way == 0 { quiet + 1 } else { 0 };
-    }
-}
-
-fn wait(thread: &JoinHandle<()>, deadline: Instant) -> bool {
-    while !thread.is_finished() {
+/// Waits until `done`, which is asked every few milliseconds, or `deadline`; true if it was done.
+fn wait(deadline: Instant, mut done: impl FnMut() -> bool) -> bool {
+    while !done() {
         if Instant::now() >= deadline {
             return false;
         }
@@ -148,57 +168,57 @@ fn wait(thread: &JoinHandle<()>, deadline: Instant) -> bool {
 }
 
 /// Binds the port and serves on threads of their own.
-pub(crate) fn serve(options: &NodeOptions, site: &Arc<Site>) -> Result<Serving> {
-    let (up, bound) = sync_channel(1);
+pub(crate) fn serve(options: &NodeOptions, site: &Arc<Site>, limits: Limits) -> Result<Serving> {
+    let failed = |error: io::Error| {
+        let address = address::join(&options.host, options.port);
+        Error::new(Kind::System, format!("cannot listen on {address}")).cause(error)
+    };
+    let listeners = match listen::bind(&options.host, options.port) {
+        Ok(listeners) => listeners,
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(in_use(options)),
+        Err(error) => return Err(failed(error)),
+    };
+    let second = Listeners::of(&listeners).map_err(failed)?;
+    let port = match listeners.first() {
+        Some(listener) => listener.local_addr().map_err(failed)?.port(),
+        None => options.port,
+    };
+    let (up, started) = sync_channel(1);
     let thread = spawn("http", {
-        let (options, site) = (options.clone(), Arc::clone(site));
-        move || serve_here(&options, &site, &up)
+        let (threads, site) = (options.threads, Arc::clone(site));
+        move || serve_here(listeners, threads, &site, limits, &up)
     })?;
-    match bound.recv() {
-        Ok(Ok((handle, port))) => Ok(Serving { handle, port, thread }),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::AddrInUse => Err(in_use(options)),
-        Ok(Err(error)) => {
-            let address = address::join(&options.host, options.port);
-            Err(Error::new(Kind::System, format!("cannot listen on {address}")).cause(error))
-        }
+    match started.recv() {
+        Ok(Ok(handle)) => Ok(Serving { handle, port, thread, listeners: second }),
+        Ok(Err(error)) => Err(failed(error)),
         Err(_) => Err(Error::new(Kind::System, "the HTTP server did not start")),
     }
 }
 
-fn serve_here(options: &NodeOptions, site: &Arc<Site>, up: &SyncSender<io::Result<(ServerHandle, u16)>>) {
+fn serve_here(
+    listeners: Vec<TcpListener>,
+    threads: Option<usize>,
+    site: &Arc<Site>,
+    limits: Limits,
+    up: &SyncSender<io::Result<ServerHandle>>,
+) {
     System::new().block_on(async {
-        let factory = {
-            let site = Arc::clone(site);
-            move || {
-                let door = Rc::new(Door::new(Arc::clone(&site)));
-                App::new().default_service(fn_service(move |request| Rc::clone(&door).serve(request)))
-            }
-        };
         let threads =
-            options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(2, |n| n.get()));
-        let host = options.host.trim_start_matches('[').trim_end_matches(']');
-        let bound = HttpServer::new(factory)
-            .workers(threads.max(1))
-            .backlog(BACKLOG)
-            .max_connections((CONNECTIONS / threads.max(1)).max(1))
-            .keep_alive(Duration::from_secs(75))
-            .client_request_timeout(Duration::from_secs(10))
-            .client_disconnect_timeout(Duration::from_secs(2))
-            .on_connect(|connection, _| cut_off_idle_readers(connection))
-            .shutdown_timeout(DRAIN)
-            .disable_signals()
-            .bind((host, options.port));
-        let server = match bound {
-            Ok(server) => server,
-            Err(error) => {
-                // `serve` waits at the other end.
-                let _ = up.send(Err(error));
-                return;
-            }
+            threads.unwrap_or_else(|| thread::available_parallelism().map_or(2, |n| n.get())).max(1);
+        let server = Server::build()
+            .workers(threads)
+            .max_concurrent_connections((CONNECTIONS / threads).max(1))
+            .disable_signals();
+        let server = listeners.into_iter().try_fold(server, |server, listener| {
+            let site = Arc::clone(site);
+            server.listen("http", listener, move || front::service(Arc::clone(&site), limits))
+        });
+        // `serve` waits at the other end.
+        let server = match server {
+            Ok(server) => server.run(),
+            Err(error) => return drop(up.send(Err(error))),
         };
-        let port = server.addrs().first().map_or(options.port, |address| address.port());
-        let server = server.run();
-        let _ = up.send(Ok((server.handle(), port)));
+        let _ = up.send(Ok(server.handle()));
         if let Err(error) = server.await {
             log::error!("the HTTP server: {error}");
         }
@@ -248,17 +268,6 @@ fn listen_for_signals(events: &Sender<Event>) {
             }
         }
     });
-}
-
-/// A client that takes nothing of its answer for so long is cut off by the system (TCP_USER_TIMEOUT counts bytes that
-/// are not acknowledged, also while the client's window is closed).
-fn cut_off_idle_readers(connection: &dyn std::any::Any) {
-    const PATIENCE_MS: u32 = 30_000;
-    if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>()
-        && let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, PATIENCE_MS)
-    {
-        log::debug!("a connection keeps the system's own patience: {error}");
-    }
 }
 
 /// Raises the number of files and sockets that this process may open to what the system allows it.

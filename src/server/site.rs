@@ -1,18 +1,20 @@
 //! What all threads of a node share: what it is, the routes it knows, its guard, its limits, its counters.
-//! And the one question that every request asks: is the key ours, and if not, whose?
 
 use super::body::Budget;
 use super::guard::Guard;
 use super::master::Master;
 use super::metrics::Metrics;
 use super::node::{Mode, Replica};
+use super::owner::Leaders;
 use super::worker::Worker;
-use crate::cluster::view::{ClusterView, GroupView};
+use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What the main thread of a node is told.
@@ -58,33 +60,17 @@ pub(crate) struct Site {
     pub(crate) budget: Arc<Budget>,
     /// The share of memory that large answers take which are still being sent.
     pub(crate) answers: Arc<Budget>,
-    /// Requests that wait for another node.
+    /// Requests that wait for another node, or for somebody to lead.
     pub(crate) forwarding: AtomicUsize,
+    /// Commands that wait for this node's own replica.
+    pub(crate) submitting: AtomicUsize,
+    /// Who leads the groups, as far as this node heard.
+    pub(crate) leaders: Leaders,
     /// Becomes true when the node stops: bodies that are still arriving are dropped.
     pub(crate) stopping: watch::Sender<bool>,
     /// The ear of the main thread.
     pub(crate) events: Sender<Event>,
     view: RwLock<Arc<ClusterView>>,
-}
-
-/// A worker to send a request to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// Its index.
-    pub(crate) index: u32,
-    /// Where it serves.
-    pub(crate) address: String,
-    /// Its data folder, for the hint that starts it again.
-    pub(crate) data: String,
-}
-
-/// Who answers a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// This node.
-    Here,
-    /// Another one.
-    There(Target),
 }
 
 impl Site {
@@ -98,6 +84,8 @@ impl Site {
             budget: Arc::new(Budget::default()),
             answers: Arc::new(Budget::default()),
             forwarding: AtomicUsize::new(0),
+            submitting: AtomicUsize::new(0),
+            leaders: Leaders::default(),
             stopping: watch::Sender::new(false),
             events,
             view: RwLock::default(),
@@ -119,38 +107,20 @@ impl Site {
         newer
     }
 
+    /// Takes over who leads each group, as a master has heard.
+    pub(crate) fn learn_leaders(&self, leaders: &BTreeMap<u32, u32>) {
+        for (group, leader) in leaders {
+            self.leaders.heard(*group, *leader);
+        }
+        let mut known = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        if known.leaders() != *leaders {
+            Arc::make_mut(&mut known).set_leaders(leaders);
+        }
+    }
+
     /// The address of this node; empty before it is known.
     pub(crate) fn address(&self) -> &str {
         self.place.get().map_or("", |place| &place.address)
-    }
-
-    /// Who owns `key`.
-    pub(crate) fn owner_of_key(&self, key: &[u8]) -> Result<Owner> {
-        self.owner(self.view().group_of_key(key))
-    }
-
-    /// Who answers for the cluster's keys as a whole: in this version one group owns every slot.
-    pub(crate) fn owner_of_all(&self) -> Result<Owner> {
-        let view = self.view();
-        self.owner(view.slots.ranges().first().and_then(|range| view.group(range.group)))
-    }
-
-    /// Who answers for `group`, which is none if nobody is known.
-    pub(crate) fn owner(&self, group: Option<&GroupView>) -> Result<Owner> {
-        match (&self.member, group) {
-            (Member::Worker(worker), Some(group)) if worker.group() == Some(group.group) => Ok(Owner::Here),
-            (_, Some(group)) => match group.target() {
-                Some(member) => Ok(Owner::There(Target {
-                    index: member.index,
-                    address: member.address.clone(),
-                    data: member.data.clone(),
-                })),
-                None => Err(Error::new(Kind::NoMajority, format!("group {} has no leader", group.group))),
-            },
-            // A worker without routes asks its own store, which knows what it owns.
-            (Member::Worker(_), None) => Ok(Owner::Here),
-            (Member::Master(_), None) => Err(self.no_worker()),
-        }
     }
 
     /// The worker that serves here, if its store is open; says why not otherwise.
@@ -216,6 +186,19 @@ impl Site {
         match &self.member {
             Member::Worker(worker) => worker.node.check(),
             Member::Master(master) => master.node.check(),
+        }
+    }
+
+    /// Hands the lead over, if this member has it and another one can take it, and waits for the commands that it took
+    /// while it led. Blocks, for `patience` at most.
+    pub(crate) fn leave(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let leads = match &self.member {
+            Member::Worker(worker) => worker.node.leave(patience),
+            Member::Master(master) => master.node.leave(patience),
+        };
+        while !leads && self.submitting.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 

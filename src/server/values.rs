@@ -1,63 +1,113 @@
-//! Reading and writing one key. A read of our own key is done at once on this thread; a write waits for the
-//! replica. Keys of others are forwarded.
+//! Reading and writing one key. A read of our own key is done at once on this thread; whatever has to wait, or is
+//! another node's, is an [`Errand`].
 
 use super::body;
 use super::condition;
 use super::content_type;
 use super::door::{Asked, Door};
+use super::errand::{Done, Errand, Wire};
 use super::files;
-use super::forward::{self, Parcel, REQUEST_ID};
+use super::forward::{self, REQUEST_ID};
 use super::percent;
 use super::respond;
 use super::route::Style;
-use super::site::{Member, Owner, Site, Target};
-use super::worker::Worker;
+use super::site::{Member, Site};
+use super::write::{Write, check_value};
 use crate::error::{Error, Kind, Result};
+use crate::replica::Record;
 use crate::replica::command::{Command, Condition, Put, Reply, Request};
-use crate::replica::{Record, checksum};
+use crate::replica::handle::Lead;
+use crate::replica::reader::Reader;
 use actix_web::HttpResponse;
 use actix_web::body::to_bytes;
 use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
 use actix_web::http::{Method, StatusCode};
-use std::time::Instant;
+use bytes::Bytes;
+
+pub(crate) use super::write::submit;
 
 /// The longest body that a node takes which only forwards it; the owner knows the limit that holds.
 const FORWARDED_VALUE: usize = 64 << 20;
 
-/// Reads a key of this node's own store; `None` if the key belongs to another node.
+/// Reads a key of this node's own store; `None` if that needs more than a look: another member leads, a majority must
+/// be asked, or the key belongs to another group.
 pub(crate) fn get_here(site: &Site, key: &[u8]) -> Result<Option<Option<Record>>> {
     let Member::Worker(worker) = &site.member else { return Ok(None) };
-    let found = site.with_open(&worker.node.mode(), |replica| replica.reader()?.get(key));
+    let found = site.with_open(&worker.node.mode(), |replica| {
+        replica.reader()?.map(|reader| reader.get(key)).transpose()
+    });
     match found {
-        Ok(record) => Ok(Some(record)),
+        Ok(record) => Ok(record),
         Err(error) if error.kind() == Kind::Moved => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The answer to a read of our own key.
-pub(crate) fn found(
-    record: Option<Record>,
+/// The answer to a stale read of a key of this node's own copy; `None` if it has none.
+pub(crate) fn stale_here(
+    site: &Site,
     key: &[u8],
     asked: &HeaderMap,
     style: Style,
-    stale: bool,
-) -> HttpResponse {
+) -> Result<Option<HttpResponse>> {
+    let Member::Worker(worker) = &site.member else { return Ok(None) };
+    let read = site.with_open(&worker.node.mode(), |replica| {
+        let (reader, lag) = replica.stale_reader()?;
+        Ok((reader.get(key)?, lag))
+    });
+    match read {
+        Ok((record, lag)) => {
+            let mut response = found(record, key, asked, style);
+            respond::lag(&mut response, lag);
+            Ok(Some(response))
+        }
+        Err(error) if error.kind() == Kind::Moved => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The answer to a read.
+pub(crate) fn found(record: Option<Record>, key: &[u8], asked: &HeaderMap, style: Style) -> HttpResponse {
     match record {
-        Some(record) => respond::record(record, asked, style, stale),
+        Some(record) => respond::record(record, asked, style),
         None => super::error::respond(&absent(key)),
     }
 }
 
-/// A read of a key that another node owns.
-pub(crate) async fn get_there(door: &Door, asked: &Asked<'_>, key: &[u8]) -> Result<HttpResponse> {
-    match door.site.owner_of_key(key)? {
-        Owner::There(target) => pass_on(door, asked, target, Vec::new(), None, false).await,
-        // The routes say that it is ours, the store says that it is not: nobody owns it yet, or it just moved.
-        Owner::Here if door.site.view().group_of_key(key).is_none() => Err(door.site.no_worker()),
-        Owner::Here => Err(forward::moved()),
+/// A read that could not be answered at once.
+pub(crate) async fn get(
+    door: &Door,
+    asked: &Asked<'_>,
+    key: &[u8],
+    style: Style,
+    stale: bool,
+) -> Result<HttpResponse> {
+    let group = door.site.group_of_key(key)?;
+    match reader(door, asked, group, stale).await? {
+        Done::There(answer) => Ok(answer),
+        Done::Here(reader) => match reader.get(key) {
+            Ok(record) => Ok(found(record, key, asked.request.headers(), style)),
+            // The routes say that it is ours, the store says that it is not: nobody owns it yet, or it just moved.
+            Err(error) if error.kind() == Kind::Moved => Err(match door.site.view().group_of_key(key) {
+                None => door.site.no_worker(),
+                Some(_) => forward::moved(),
+            }),
+            Err(error) => Err(error),
+        },
     }
+}
+
+/// The right to read what `group` holds, if this member leads it; else the answer of one that does. With `stale`, that
+/// of any other member.
+pub(crate) async fn reader(door: &Door, asked: &Asked<'_>, group: u32, stale: bool) -> Result<Done<Reader>> {
+    let errand = Errand::read(door, asked, group, stale)?;
+    errand
+        .run(async |replica| match replica.reader()? {
+            Some(reader) => Ok(reader),
+            None => Ok(replica.reader_confirmed(errand.deadline).await?),
+        })
+        .await
 }
 
 /// Stores the value of the path or of the body.
@@ -70,6 +120,7 @@ pub(crate) async fn put(
     value: Option<Vec<u8>>,
     ttl: Option<u64>,
 ) -> Result<HttpResponse> {
+    let site = &door.site;
     let (condition, id) = conditions(asked)?;
     let given = asked.request.headers().get(CONTENT_TYPE).map(|value| value.to_str()).transpose();
     let content_type = match (given, &value) {
@@ -78,36 +129,49 @@ pub(crate) async fn put(
         (Ok(Some(text)), None) => content_type::check(text)?,
         (Err(_), None) => content_type::check("\u{fffd}")?,
     };
-    let owner = door.site.owner_of_key(&key)?;
-    if let (Owner::There(target), true) = (&owner, asked.wants_redirect()) {
-        return Ok(forward::redirect(target, asked.path_and_query()));
+    let group = site.group_of_key(&key)?;
+    if let Some(answer) = redirected(door, asked, group).await? {
+        return Ok(answer);
     }
-    let limit = match (&owner, &door.site.member) {
-        (Owner::Here, Member::Worker(worker)) => worker.max_value,
-        _ => FORWARDED_VALUE,
-    };
-    let in_path = value.is_some();
-    let (value, lease) = match value {
-        Some(value) => (value, None),
+    let limit = limit(site, group);
+    let (value, on_the_wire, lease) = match value {
+        Some(value) => (Bytes::from(value), Bytes::new(), None),
         None => {
-            let body = body::read(&door.site, asked.request, payload, limit, Kind::ValueTooLarge).await?;
-            (body.bytes, Some(body.lease))
+            let body = body::read(site, asked.request, payload, limit, Kind::ValueTooLarge).await?;
+            let bytes = Bytes::from(body.bytes);
+            (bytes.clone(), bytes, Some(body.lease))
         }
     };
-    check_length(value.len(), limit)?;
-    let deadline = asked.deadline()?;
-    match owner {
-        Owner::Here => {
-            let size = value.len();
-            let put =
-                Put { checksum: checksum(&value), key: key.clone(), value, content_type, ttl, condition };
-            let reply = submit(&door.site, Request { id, command: Command::Put(put) }, deadline).await?;
-            written(&door.site, reply, &key, size, style)
-        }
-        Owner::There(target) => {
-            let body = if in_path { Vec::new() } else { value };
-            pass_on(door, asked, target, body, lease, true).await
-        }
+    check_value(value.len(), limit)?;
+    let size = value.len();
+    let command = Command::Put(put_of(key.clone(), content_type, ttl, condition));
+    let write = Write { group, request: Request { id, command }, value: Some(value), lease };
+    match write.run(door, asked, Wire::of(asked, Some(on_the_wire))).await? {
+        Done::Here(reply) => written(site, reply, &key, size, style),
+        Done::There(answer) => Ok(answer),
+    }
+}
+
+/// A put whose value stands beside it.
+fn put_of(key: Vec<u8>, content_type: String, ttl: Option<u64>, condition: Condition) -> Put {
+    Put { key, value: Vec::new(), checksum: 0, content_type, ttl, condition }
+}
+
+/// The longest value that is taken for `group`: a node that does not lead leaves it to the one that does.
+fn limit(site: &Site, group: u32) -> usize {
+    let Member::Worker(worker) = &site.member else { return FORWARDED_VALUE };
+    let leads = || site.with_open(&worker.node.mode(), |replica| Ok(replica.lead() == Lead::Here));
+    if worker.group() == Some(group) && leads().unwrap_or(false) { worker.max_value } else { FORWARDED_VALUE }
+}
+
+/// 307 to whoever leads `group`, if the client asks for that and it is another node.
+async fn redirected(door: &Door, asked: &Asked<'_>, group: u32) -> Result<Option<HttpResponse>> {
+    if !asked.wants_redirect() {
+        return Ok(None);
+    }
+    match Errand::read(door, asked, group, false)?.run(async |_| Ok(())).await? {
+        Done::Here(()) => Ok(None),
+        Done::There(answer) => Ok(Some(answer)),
     }
 }
 
@@ -118,52 +182,35 @@ pub(crate) async fn put_file(
     key: Vec<u8>,
     path: Vec<u8>,
 ) -> Result<HttpResponse> {
-    let Member::Worker(worker) = &door.site.member else { return Err(files::on_a_master(&door.site)) };
+    let site = &door.site;
+    let Member::Worker(worker) = &site.member else { return Err(files::on_a_master(site)) };
     let (condition, id) = conditions(asked)?;
-    let owner = door.site.owner_of_key(&key)?;
+    let group = site.group_of_key(&key)?;
     let root = files::root(worker)?.to_owned();
-    let data = door.site.place.get().map(|place| place.data.clone()).unwrap_or_default();
+    let data = site.place.get().map(|place| place.data.clone()).unwrap_or_default();
     let limit = worker.max_value;
-    let mut lease = door.site.budget.lease();
+    let mut lease = site.budget.lease();
     let length = files::length(root.clone(), data.clone(), path.clone(), limit).await?;
     lease.grow(length)?;
     let file = files::read(root, data, path, limit).await?;
-    let deadline = asked.deadline()?;
-    let size = file.value.len();
-    match owner {
-        Owner::Here => {
-            let put = Put {
-                checksum: checksum(&file.value),
-                key: key.clone(),
-                value: file.value,
-                content_type: file.content_type.to_owned(),
-                ttl: None,
-                condition,
-            };
-            let reply = submit(&door.site, Request { id, command: Command::Put(put) }, deadline).await?;
-            written(&door.site, reply, &key, size, Style::Classic)
-        }
-        Owner::There(target) => {
-            let path = format!("/kv/{}", percent::encode(&key));
-            let content_type =
-                if file.content_type.is_empty() { content_type::UNKNOWN } else { file.content_type };
-            let answer = send(
-                door,
-                asked,
-                Parcel {
-                    target,
-                    method: Method::PUT,
-                    path: &path,
-                    body: file.value,
-                    content_type: Some(content_type),
-                    changes: true,
-                    deadline,
-                    lease: Some(lease),
-                },
-            )
-            .await?;
-            classic(answer, &key, size).await
-        }
+    let (size, value) = (file.value.len(), Bytes::from(file.value));
+    let wire_path = format!("/kv/{}", percent::encode(&key));
+    let wire = Wire {
+        method: Method::PUT,
+        path: &wire_path,
+        body: Some(value.clone()),
+        content_type: Some(if file.content_type.is_empty() {
+            content_type::UNKNOWN
+        } else {
+            file.content_type
+        }),
+        redirects: false,
+    };
+    let command = Command::Put(put_of(key.clone(), file.content_type.to_owned(), None, condition));
+    let write = Write { group, request: Request { id, command }, value: Some(value), lease: Some(lease) };
+    match write.run(door, asked, wire).await? {
+        Done::Here(reply) => written(site, reply, &key, size, Style::Classic),
+        Done::There(answer) => classic(answer, &key, size).await,
     }
 }
 
@@ -175,79 +222,19 @@ pub(crate) async fn delete(
     style: Style,
 ) -> Result<HttpResponse> {
     let (condition, id) = conditions(asked)?;
-    let deadline = asked.deadline()?;
-    match door.site.owner_of_key(&key)? {
-        Owner::There(target) => pass_on(door, asked, target, Vec::new(), None, true).await,
-        Owner::Here => {
-            let command = Command::Delete { key: key.clone(), condition };
-            match submit(&door.site, Request { id, command }, deadline).await? {
-                Reply::Deleted { .. } if style == Style::Resource => {
-                    Ok(respond::empty(StatusCode::NO_CONTENT))
-                }
-                Reply::Deleted { .. } => Ok(respond::text(format!("{}: deleted", respond::shown(&key)))),
-                Reply::Absent => Err(absent(&key)),
-                Reply::ConditionFailed { current, .. } => Ok(condition_failed(&key, current)),
-                reply => Err(unexpected(&door.site, &reply)),
-            }
+    let group = door.site.group_of_key(&key)?;
+    let command = Command::Delete { key: key.clone(), condition };
+    let write = Write { group, request: Request { id, command }, value: None, lease: None };
+    match write.run(door, asked, Wire::of(asked, Some(Bytes::new()))).await? {
+        Done::There(answer) => Ok(answer),
+        Done::Here(Reply::Deleted { .. }) if style == Style::Resource => {
+            Ok(respond::empty(StatusCode::NO_CONTENT))
         }
+        Done::Here(Reply::Deleted { .. }) => Ok(respond::text(format!("{}: deleted", respond::shown(&key)))),
+        Done::Here(Reply::Absent) => Err(absent(&key)),
+        Done::Here(Reply::ConditionFailed { current, .. }) => Ok(condition_failed(&key, current)),
+        Done::Here(reply) => Err(unexpected(&door.site, &reply)),
     }
-}
-
-/// Hands a command to this worker's replica. The replies that mean "not here" become errors.
-pub(crate) async fn submit(site: &Site, request: Request, deadline: Instant) -> Result<Reply> {
-    let worker: &Worker = site.worker()?;
-    let replica = site.with_open(&worker.node.mode(), |replica| Ok(replica.clone()))?;
-    match replica.submit(request, deadline).await {
-        Ok(Reply::NotOwner { .. }) if site.view().slots.ranges().is_empty() => Err(site.no_worker()),
-        Ok(Reply::NotOwner { .. }) => Err(forward::moved()),
-        Ok(Reply::TooManyRequestIds) => {
-            Err(Error::new(Kind::Overloaded, "too many request ids were given in the last ten minutes"))
-        }
-        Ok(Reply::RequestIdReused) => Err(Error::new(
-            Kind::Conflict,
-            "the request id belongs to another request of the last ten minutes",
-        )
-        .hint("give each request an id of its own; only a repeat has the same")),
-        Err(error) if error.kind() == Kind::Closed => Err(site.refusal()),
-        outcome => outcome,
-    }
-}
-
-/// Sends this request on as it came, or redirects the client if it asks for that.
-pub(crate) async fn pass_on(
-    door: &Door,
-    asked: &Asked<'_>,
-    target: Target,
-    body: Vec<u8>,
-    lease: Option<body::Lease>,
-    changes: bool,
-) -> Result<HttpResponse> {
-    if asked.wants_redirect() {
-        return Ok(forward::redirect(&target, asked.path_and_query()));
-    }
-    let deadline = asked.deadline()?;
-    send(
-        door,
-        asked,
-        Parcel {
-            target,
-            method: asked.request.method().clone(),
-            path: asked.path_and_query(),
-            body,
-            content_type: None,
-            changes,
-            deadline,
-            lease,
-        },
-    )
-    .await
-}
-
-async fn send(door: &Door, asked: &Asked<'_>, parcel: Parcel<'_>) -> Result<HttpResponse> {
-    if forward::was_forwarded(asked.request.headers()) {
-        return Err(forward::moved());
-    }
-    forward::forward(&door.site, &door.client, asked.request, parcel).await
 }
 
 /// The condition and the request id of a write.
@@ -271,14 +258,6 @@ fn request_id(id: &[u8]) -> Result<String> {
         Ok(text) if fine => Ok(text.to_owned()),
         _ => Err(Error::new(Kind::BadRequest, "Catstore-Request-Id is not 1 to 128 printable characters")),
     }
-}
-
-fn check_length(length: usize, limit: usize) -> Result<()> {
-    if length <= limit {
-        return Ok(());
-    }
-    Err(Error::new(Kind::ValueTooLarge, format!("the value has {length} bytes; the limit is {limit}"))
-        .hint("the worker's --max-value raises it"))
 }
 
 fn written(site: &Site, reply: Reply, key: &[u8], size: usize, style: Style) -> Result<HttpResponse> {

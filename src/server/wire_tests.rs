@@ -5,6 +5,8 @@ use super::config::NodeOptions;
 use super::guard::Guard;
 use super::master::Master;
 use super::node::Node;
+use super::patience::Limits;
+use super::peers::HttpWire;
 use super::replica_options;
 use super::run::{Serving, serve};
 use super::site::{Event, Member, Place, Site};
@@ -17,9 +19,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-struct Running {
-    site: Arc<Site>,
-    serving: Option<Serving>,
+pub(super) struct Running {
+    pub(super) site: Arc<Site>,
+    pub(super) serving: Option<Serving>,
     port: u16,
     _events: Receiver<Event>,
 }
@@ -38,12 +40,18 @@ fn options() -> NodeOptions {
     }
 }
 
-fn master(token: Option<&str>) -> Running {
+pub(super) fn master(token: Option<&str>) -> Running {
+    patient_master(token, Limits::default())
+}
+
+/// A master that waits for clients as long as `limits` say.
+pub(super) fn patient_master(token: Option<&str>, limits: Limits) -> Running {
     let (events, ear) = channel();
     let options = options();
-    let member = Member::Master(Master::new(Node::new("master", replica_options(&options))));
+    let wire = Arc::new(HttpWire::new(None));
+    let member = Member::Master(Master::new(Node::new("master", replica_options(&options, &wire)), wire));
     let site = Arc::new(Site::new(member, Guard::new(token.map(str::to_owned), options.names()), events));
-    let serving = serve(&options, &site).unwrap();
+    let serving = serve(&options, &site, limits).unwrap();
     let port = serving.port;
     let _ = site.place.set(Place { address: format!("127.0.0.1:{port}"), data: "/none".into() });
     Running { site, port, serving: Some(serving), _events: ear }
@@ -51,9 +59,20 @@ fn master(token: Option<&str>) -> Running {
 
 impl Running {
     /// Lets `address` own every slot.
-    fn route_to(&self, address: String) {
-        let member = MemberView { index: 0, address, voter: true, data: "/w".into() };
-        let group = GroupView { group: 0, leader: Some(0), members: vec![member] };
+    pub(super) fn route_to(&self, address: String) {
+        self.route_to_members(&[address]);
+    }
+
+    /// Lets a group of these members own every slot; the first one is said to lead.
+    pub(super) fn route_to_members(&self, addresses: &[String]) {
+        let members = addresses.iter().zip(0..).map(|(address, index)| MemberView {
+            index,
+            address: address.clone(),
+            voter: true,
+            fit: true,
+            data: "/w".into(),
+        });
+        let group = GroupView::new(0, Some(0), members.collect());
         self.site.learn(ClusterView {
             cluster: "c".into(),
             epoch: 1,
@@ -63,21 +82,21 @@ impl Running {
         });
     }
 
-    fn connect(&self) -> TcpStream {
+    pub(super) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
     }
 
     /// Sends `request` and reads until the connection is closed.
-    fn ask(&self, request: &[u8]) -> Answer {
+    pub(super) fn ask(&self, request: &[u8]) -> Answer {
         let mut stream = self.connect();
         // An early answer may close the connection while we still write.
         let _ = stream.write_all(request);
         Answer::read(stream)
     }
 
-    fn get(&self, target: &str, headers: &str) -> Answer {
+    pub(super) fn get(&self, target: &str, headers: &str) -> Answer {
         self.line("GET", target, headers)
     }
 
@@ -97,14 +116,14 @@ impl Drop for Running {
     }
 }
 
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: String,
 }
 
 impl Answer {
-    fn read(mut stream: TcpStream) -> Answer {
+    pub(super) fn read(mut stream: TcpStream) -> Answer {
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes);
         let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -115,7 +134,7 @@ impl Answer {
     }
 
     /// The stable word of a problem document.
-    fn word(&self) -> String {
+    pub(super) fn word(&self) -> String {
         let document: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
         document["type"].as_str().unwrap_or("none").to_owned()
     }
@@ -123,7 +142,7 @@ impl Answer {
 
 /// What an owner does with each connection.
 #[derive(Clone, Copy)]
-enum Owner {
+pub(super) enum Owner {
     Answers(&'static str),
     /// As somebody who knows no cluster.
     Stranger(&'static str),
@@ -132,7 +151,7 @@ enum Owner {
 }
 
 /// A worker of the wire only; returns its address and the requests that it got.
-fn owner(kind: Owner) -> (String, Arc<Mutex<Vec<String>>>) {
+pub(super) fn owner(kind: Owner) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let seen = Arc::new(Mutex::new(Vec::new()));

@@ -7,16 +7,18 @@ use super::address;
 use super::beat::Heartbeat;
 use super::call::Caller;
 use super::config::WorkerOptions;
+use super::copying::wait_for_copy;
 use super::facts::SOFTWARE;
-use super::node::Node;
+use super::node::{Mode, Node};
+use super::peers::HttpWire;
 use super::site::{Place, Site};
-use crate::cluster::view::{RegisterReply, RegisterRequest};
+use crate::cluster::membership::{raft_id, wanted};
+use crate::cluster::view::{ClusterView, CopyProgress, RegisterReply, RegisterRequest};
 use crate::error::{Error, Kind, Result};
 use crate::replica::handle::KeyspaceHandle;
 use crate::replica::{Folder, Role};
-use crate::replica::{found_worker, read_routes, save_routes};
+use crate::replica::{found_worker, promote_worker, read_routes, save_routes};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -52,8 +54,12 @@ pub(crate) struct Worker {
     pub(crate) max_value: usize,
     /// The worker that the command line wants to clone.
     pub(crate) clone: Option<u32>,
-    /// The random number of this run.
-    run: AtomicU64,
+    /// The lost worker whose place the command line wants to take.
+    pub(crate) replace: Option<u32>,
+    /// Also where its group has no majority left.
+    pub(crate) accept_data_loss: bool,
+    /// How it reaches the other members of its group.
+    pub(crate) wire: Arc<HttpWire>,
     /// The background task that keeps the master informed.
     pub(crate) beat: Heartbeat,
     registered: OnceLock<Registered>,
@@ -61,17 +67,24 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// A worker that has not started.
-    pub(crate) fn new(options: &WorkerOptions, node: Node<KeyspaceHandle>) -> Result<Worker> {
+    pub(crate) fn new(
+        options: &WorkerOptions,
+        node: Node<KeyspaceHandle>,
+        wire: Arc<HttpWire>,
+    ) -> Result<Worker> {
         let run = getrandom::u64().map_err(|error| {
             Error::new(Kind::System, format!("the system gives no random numbers: {error}"))
         })?;
+        node.set_run(run);
         Ok(Worker {
             node,
             masters: options.masters.clone(),
             files: files(options)?,
             max_value: options.max_value,
             clone: options.clone,
-            run: AtomicU64::new(run),
+            replace: options.replace,
+            accept_data_loss: options.accept_data_loss,
+            wire,
             beat: Heartbeat::default(),
             registered: OnceLock::new(),
         })
@@ -84,12 +97,65 @@ impl Worker {
 
     /// The random number of this run.
     pub(crate) fn run(&self) -> u64 {
-        self.run.load(Ordering::Relaxed)
+        self.node.run()
     }
 
     /// Its index.
     pub(crate) fn index(&self) -> Option<u32> {
         self.registered().map(|registered| registered.index)
+    }
+
+    /// Passes on what the routes say of its group: where the other members are, and who should be one.
+    pub(crate) fn follow(&self, site: &Site) {
+        let Some(registered) = self.registered() else { return };
+        let view = site.view();
+        let Some(group) = view.group(registered.group) else { return };
+        let addresses = group.members.iter().map(|member| (raft_id(member.index), member.address.clone()));
+        self.wire.set(raft_id(registered.index), addresses.collect());
+        if let Mode::Open(replica) = &*self.node.mode() {
+            replica.want(wanted(&view, registered.group));
+        }
+    }
+
+    /// Begins a new incarnation of the group from this worker's copy, if the masters say so: the store is closed, its
+    /// membership and incarnation are written, and it is opened again. Blocks.
+    pub(crate) fn promote_if_told(&self, site: &Site) {
+        let Some(registered) = self.registered() else { return };
+        let view = site.view();
+        let Some(group) = view.group(registered.group) else { return };
+        let behind = matches!(&*self.node.mode(), Mode::Open(replica) if replica.numbers().incarnation < group.incarnation);
+        if group.promoted != Some(registered.index) || !behind {
+            return;
+        }
+        log::warn!(
+            "worker {} is promoted: incarnation {} of group {} begins with its copy",
+            registered.index,
+            group.incarnation,
+            group.group
+        );
+        let incarnation = group.incarnation;
+        if let Err(error) = self.node.reopen(|folder| promote_worker(folder, incarnation)) {
+            log::error!("the promotion failed: {error}; start this worker again");
+        }
+        self.follow(site);
+        // The masters hear at once that it leads.
+        self.beat.wake();
+    }
+
+    /// How far the copy of its group's data is: the one under way, or the last of this run.
+    pub(crate) fn copying(&self) -> Option<CopyProgress> {
+        let Mode::Open(replica) = &*self.node.mode() else { return None };
+        replica.copying().map(|copied| CopyProgress {
+            bytes: copied.bytes,
+            total: copied.total,
+            rows: copied.rows,
+            done: copied.done,
+        })
+    }
+
+    /// True if it has joined a group whose data never arrived here: in this run or, cut short, in one before.
+    fn lacks_copy(&self) -> bool {
+        matches!(&*self.node.mode(), Mode::Open(replica) if replica.numbers().voters.is_empty())
     }
 
     /// Its group.
@@ -134,7 +200,7 @@ pub(crate) fn start(site: &Arc<Site>, options: &WorkerOptions, port: u16) -> Res
     }
     let caller = Caller::new(options.node.token.clone());
     // The start is counted on disk before the master hears of it.
-    worker.run.store(folder.begin_start(worker.run())?, Ordering::Relaxed);
+    worker.node.set_run(folder.begin_start(worker.run())?);
     let reply = introduce(site, worker, &folder, &caller)?;
     if let Some(reply) = &reply {
         folder.confirm_start()?;
@@ -142,6 +208,9 @@ pub(crate) fn start(site: &Arc<Site>, options: &WorkerOptions, port: u16) -> Res
             eprintln!("{note}");
         }
         found_worker(&mut folder, reply, worker.node.options())?;
+        if promoted(&reply.view, reply.group) == Some(reply.index) {
+            promote_worker(&mut folder, reply.incarnation)?;
+        }
         if site.learn(reply.view.clone()) {
             save_routes(folder.path(), &reply.view);
         }
@@ -149,8 +218,14 @@ pub(crate) fn start(site: &Arc<Site>, options: &WorkerOptions, port: u16) -> Res
     let registered = identify(&folder, reply.as_ref())?;
     let index = registered.index;
     let _ = worker.registered.set(registered);
+    worker.follow(site);
     worker.node.start(folder)?;
+    worker.follow(site);
     worker.beat.spawn(Arc::clone(site), caller, reply.is_some())?;
+    // It is new, or its first copy was interrupted: a founder has applied something by now.
+    if worker.lacks_copy() {
+        wait_for_copy(site, worker, &Caller::new(options.node.token.clone()))?;
+    }
     Ok(format!("ready worker {index} {line}"))
 }
 
@@ -168,8 +243,15 @@ pub(crate) fn request(site: &Site, worker: &Worker, starts: u64, folder: Option<
         index: identity.map_or_else(|| known.map(|known| known.index), |identity| identity.index),
         cluster: identity.map_or_else(|| known.map(|known| known.cluster.clone()), |i| i.cluster.clone()),
         clone: worker.clone,
+        replace: worker.replace,
+        accept_data_loss: worker.accept_data_loss,
         software: SOFTWARE.to_owned(),
     }
+}
+
+/// The worker whose copy the present incarnation of `group` began with, if it was promoted.
+pub(crate) fn promoted(view: &ClusterView, group: u32) -> Option<u32> {
+    view.group(group).and_then(|group| group.promoted)
 }
 
 fn identify(folder: &Folder, reply: Option<&RegisterReply>) -> Result<Registered> {
@@ -198,10 +280,13 @@ fn introduce(
     let new = folder.identity().index.is_none() || !folder.has_stores();
     let request = request(site, worker, folder.identity().starts, Some(folder));
     let deadline = Instant::now() + if new { WAIT_NEW } else { WAIT_KNOWN };
+    let mut masters = candidates(site, worker);
     let mut said: Option<Instant> = None;
     loop {
-        let mut last = None;
-        for master in candidates(site, worker) {
+        let mut last = Error::new(Kind::Unreachable, "no master is known");
+        let mut next = 0;
+        while let Some(master) = masters.get(next).cloned() {
+            next += 1;
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
             match caller.post::<_, RegisterReply>(&master, "/internal/register", &request, left.min(ATTEMPT))
             {
@@ -209,21 +294,36 @@ fn introduce(
                 Err(error) if refuses(&error) => return Err(as_refusal(error)),
                 Err(error) if !new && !retries(&error) => log::warn!("registration: {error}"),
                 Err(error) if !retries(&error) => return Err(as_refusal(error)),
-                Err(error) => last = Some(error),
+                Err(error) => {
+                    if error.kind() == Kind::Moved {
+                        // It does not lead; the one that does may be none that the command line names.
+                        learn_masters(&mut masters, &master, caller);
+                    }
+                    last = error;
+                }
             }
         }
-        let reason = last.map(|error| error.to_string()).unwrap_or_default();
         if !new {
             return Ok(None);
         }
         if Instant::now() + Duration::from_millis(200) >= deadline {
-            return Err(no_master(worker, &reason));
+            return Err(no_master(worker, last));
         }
-        if said.is_none_or(|said| said.elapsed() > Duration::from_secs(5)) {
-            log::warn!("waiting for a master: {reason}");
+        if last.kind() != Kind::Moved && said.is_none_or(|said| said.elapsed() > Duration::from_secs(5)) {
+            log::warn!("waiting for a master: {last}");
             said = Some(Instant::now());
         }
         std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Adds the masters that `master` knows.
+fn learn_masters(masters: &mut Vec<String>, master: &str, caller: &Caller) {
+    let Ok(view) = caller.get::<ClusterView>(master, "/cluster", ATTEMPT) else { return };
+    for other in view.masters {
+        if !masters.contains(&other) {
+            masters.push(other);
+        }
     }
 }
 
@@ -260,10 +360,16 @@ fn as_refusal(error: Error) -> Error {
     }
 }
 
-fn no_master(worker: &Worker, reason: &str) -> Error {
+fn no_master(worker: &Worker, last: Error) -> Error {
     let masters = worker.masters.join(", ");
     let port = worker.masters.first().and_then(|master| address::split(master).1).unwrap_or(3000);
     let seconds = WAIT_NEW.as_secs();
-    Error::new(Kind::Unreachable, format!("no master answered at {masters} for {seconds} s ({reason})"))
-        .hint(format!("start one: catstore master {port}"))
+    match last.kind() {
+        Kind::Unreachable => {
+            Error::new(Kind::Unreachable, format!("no master answered at {masters} for {seconds} s ({last})"))
+                .hint(format!("start one: catstore master {port}; or name one with --master ADDR"))
+        }
+        // Somebody answered, and could do nothing.
+        _ => Error::new(Kind::Unreachable, format!("no master took this worker for {seconds} s ({last})")),
+    }
 }

@@ -3,13 +3,15 @@
 //! A file that a library has open is replaced under its descriptor by a device: `/dev/full` refuses every byte,
 //! `/dev/null` takes them and refuses to be synced.
 
-use super::generation::{LastRun, LevelGenerations};
+use super::generation::{LastRun, LevelBuilding, LevelGenerations};
+use super::keys;
 use super::leveldb::{Expect, LevelState};
 use super::log::{LogWrite, RaftLog};
 use super::raft_engine::EngineLog;
-use super::state::{Batch, Generations, State};
+use super::state::{Batch, Building, Generations, Installed, State};
 use super::suite::entries;
 use crate::error::Kind;
+use raft::eraftpb::ConfState;
 use std::fs::{self, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -62,7 +64,7 @@ fn a_log_on_a_full_or_failing_disk_latches_and_is_dropped_quietly() {
         assert!(again.to_string().contains("failed earlier"), "{again}");
         assert_eq!((log.last_index(), log.syncs()), (3, 1), "what was not written is not there");
         assert_eq!(log.entries(1, 9, u64::MAX).unwrap(), entries(1..4, 1));
-        assert!(log.cut(2).is_err() && log.reset(9, 9).is_err());
+        assert!(log.cut(2).is_err() && log.reset(9, 9, (ConfState::default(), 9)).is_err());
         assert_eq!(log.truncated(), (0, 0));
         drop(log);
     }
@@ -112,6 +114,62 @@ fn a_replace_that_fails_leaves_the_old_generation_to_the_next_start() {
     fs::remove_file(path.join("000002")).unwrap();
     let generations = LevelGenerations::open(&path, CACHE, LastRun::Killed).unwrap();
     assert_eq!(generations.live().get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+/// A finished generation that has applied entry 7 of term 2.
+fn built(generations: &mut LevelGenerations) -> LevelBuilding {
+    let mut built = generations.begin().unwrap();
+    let mut counters = rows("b", "2");
+    counters.put(keys::COUNTERS_ROW.to_vec(), [7u64.to_le_bytes(), 2u64.to_le_bytes()].concat());
+    built.write(&counters).unwrap();
+    built.finish().unwrap();
+    built
+}
+
+#[test]
+fn an_install_that_fails_leaves_either_generation_to_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let mut generations = LevelGenerations::create(&path, &rows("a", "1"), CACHE).unwrap();
+    let built = built(&mut generations);
+    // A folder stands where the next CURRENT wants to be.
+    fs::create_dir(path.join("CURRENT.tmp")).unwrap();
+    let at = Installed { index: 7, term: 2, membership: (ConfState::default(), 0) };
+    assert!(generations.install(built, at).is_err());
+    assert!(generations.begin().is_err(), "no generation without a number of its own");
+    let old = generations.live();
+    assert_eq!(old.write(&rows("c", "3")).unwrap_err().kind(), Kind::Failed);
+    assert_eq!((old.get(b"a").unwrap().as_deref(), generations.installed()), (Some(&b"1"[..]), None));
+    drop(old);
+    generations.close(Duration::from_secs(10)).unwrap();
+    assert!(path.join("000002").is_dir(), "it may be the live one");
+    fs::remove_dir(path.join("CURRENT.tmp")).unwrap();
+    let generations = LevelGenerations::open(&path, CACHE, LastRun::Killed).unwrap();
+    assert_eq!(generations.live().get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+    assert!(!path.join("000002").exists());
+}
+
+#[test]
+fn a_generation_that_cannot_be_filled_does_not_harm_the_live_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let mut generations = LevelGenerations::create(&path, &rows("a", "1"), CACHE).unwrap();
+    let mut building = generations.begin().unwrap();
+    replace(&path.join("000002"), ".log", "/dev/full");
+    assert_eq!(building.write(&rows("b", "2")).unwrap_err().kind(), Kind::Failed);
+    assert!(building.finish().is_err());
+    drop(building);
+    let mut unsynced = generations.begin().unwrap();
+    unsynced.write(&rows("b", "2")).unwrap();
+    replace(&path.join("000003"), "MANIFEST", "/dev/null");
+    assert!(unsynced.finish().is_err());
+    drop(unsynced);
+    generations.live().write(&rows("c", "3")).unwrap();
+    let built = built(&mut generations);
+    let at = Installed { index: 7, term: 2, membership: (ConfState::default(), 0) };
+    assert_eq!(generations.install(built, at).unwrap().get(b"b").unwrap().as_deref(), Some(&b"2"[..]));
+    generations.close(Duration::from_secs(10)).unwrap();
+    assert!(!path.join("000002").exists() && !path.join("000003").exists());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A node's data folder: its lock, its identity, and the stores inside.
 //!
-//! `LOCK` is held with flock while the folder is in use, and says by whom. `log/` and `state/` count only once
+//! The folder is locked while it is in use (see `lock.rs`). `log/` and `state/` count only once
 //! `identity.json` says that the stores are whole.
 
 use super::files::{self, damaged, system};
@@ -9,26 +9,28 @@ use super::identity::{self, CleanClose, Identity, Role};
 use super::log::{LogWrite, RaftLog};
 use super::raft_engine::EngineLog;
 use super::state::{Batch, Generations};
-use super::{keys, raft_files};
+use super::{install, keys, lock, raft_files};
 use crate::error::{Error, Kind, Result};
+use raft::eraftpb::ConfState;
 use std::ffi::CString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{Read, Seek, Write};
-use std::os::fd::AsRawFd;
+use std::fs::{self, DirBuilder, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The environment variable that overrides the machine's boot id, for tests that pretend a power loss: a start after
 /// a crash under another boot id drops the state's write-ahead logs and lets the Raft log replay.
 pub const BOOT_ID_VARIABLE: &str = "CATSTORE_BOOT_ID";
 
-const LOCK: &str = "LOCK";
 const LOG: &str = "log";
 const STATE: &str = "state";
 /// How long a close waits for readers. A read is short; a scan that takes longer is stuck.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// For stores that are open for a moment.
+const SMALL: Sizes = Sizes { cache: 1 << 20 };
 
 /// Sizes that a node gives its stores.
 #[derive(Debug, Clone, Copy)]
@@ -37,11 +39,11 @@ pub struct Sizes {
     pub cache: usize,
 }
 
-/// A data folder whose lock this process holds until the value is dropped.
+/// A data folder whose lock this process holds until the value is dropped, and nobody holds its state any more.
 pub struct Folder {
     path: PathBuf,
     identity: Identity,
-    lock: File,
+    lock: Arc<File>,
     /// The start that is under way is counted already.
     counted: bool,
 }
@@ -67,10 +69,10 @@ impl Folder {
                 .hint("choose another --data")
         };
         // A stranger's folder is left exactly as it was, without a lock file.
-        if !path.join(LOCK).exists() && holds_others(&path)? && !path.join(identity::NAME).exists() {
+        if !path.join(lock::NAME).exists() && holds_others(&path)? && !path.join(identity::NAME).exists() {
             return Err(if has_store_folders(&path) { missing_identity(&path) } else { stranger() });
         }
-        let lock = lock(&path)?;
+        let lock = lock::take(&path)?;
         let identity = match identity::read(&path)? {
             Some(identity) if identity.role != role => {
                 let detail = format!(
@@ -90,9 +92,8 @@ impl Folder {
                 identity
             }
         };
-        let mut folder = Folder { path, identity, lock, counted: false };
-        folder.sign_lock()?;
-        Ok(folder)
+        lock::sign(&lock, &path, &identity)?;
+        Ok(Folder { path, identity, lock: Arc::new(lock), counted: false })
     }
 
     /// Its absolute path.
@@ -109,7 +110,7 @@ impl Folder {
     pub fn save(&mut self, identity: Identity) -> Result<()> {
         identity::write(&self.path, &identity)?;
         self.identity = identity;
-        self.sign_lock()
+        lock::sign(&self.lock, &self.path, &self.identity)
     }
 
     /// Counts a start of the process durably before anybody hears of it, and returns the number of this run: `fresh`,
@@ -132,14 +133,30 @@ impl Folder {
         self.save(Identity { pending: None, ..self.identity.clone() })
     }
 
+    /// Notes durably that the group has `incarnation` now; one that is noted already costs nothing.
+    ///
+    /// Errors: [`Kind::Conflict`] if it is lower than the noted one, which it never becomes again.
+    pub fn set_incarnation(&mut self, incarnation: u64) -> Result<()> {
+        let noted = self.identity.incarnation;
+        if incarnation < noted {
+            let detail = format!("{} is of incarnation {noted}, not {incarnation}", self.path.display());
+            return Err(Error::new(Kind::Conflict, detail));
+        }
+        if incarnation == noted {
+            return Ok(());
+        }
+        self.save(Identity { incarnation, ..self.identity.clone() })
+    }
+
     /// True once [`Folder::found`] finished.
     pub fn has_stores(&self) -> bool {
         self.identity.stores
     }
 
-    /// Makes the stores of a new member: a log with the given membership and an empty term, and a first generation
-    /// that holds `rows`. A crash in the middle leaves a folder on which it can be called again.
-    pub fn found(&mut self, membership: raft::eraftpb::ConfState, rows: &Batch, sizes: Sizes) -> Result<()> {
+    /// Makes the stores of a new member: a log with the given membership (of nobody, for a member that joins) and an
+    /// empty term, and a first generation that holds `rows`. A crash in the middle leaves a folder on which it can be
+    /// called again.
+    pub fn found(&mut self, membership: ConfState, rows: &Batch, sizes: Sizes) -> Result<()> {
         if self.has_stores() {
             let detail = format!("{} holds the stores of a member already", self.path.display());
             return Err(Error::new(Kind::Conflict, detail));
@@ -165,9 +182,12 @@ impl Folder {
 
     /// Opens the stores. Raises the start counter, unless [`Folder::begin_start`] did, and removes the note of a clean
     /// close, durably, before it returns. After a crash, if the boot id differs from the last run's, removes the
-    /// state's write-ahead logs first, and writes the last files of the log anew, as a sync of them may have failed.
-    /// Compares the log with what a clean close noted, or after a crash with the applied index of the state and the commit
-    /// index: a log that is shorter is [`crate::error::Kind::Damaged`].
+    /// state's write-ahead logs first. Ends a snapshot install that a crash interrupted. Compares the log with what a
+    /// clean close noted, or after a crash with the applied index of the state and the commit index: a log that is
+    /// shorter is [`crate::error::Kind::Damaged`].
+    ///
+    /// Writes the last files of the log anew before they are read, as a sync of them may have failed: after a crash, or
+    /// in a start that failed behind a clean close and left its note.
     ///
     /// The note is removed last, so that a folder that is found damaged is found damaged again.
     pub fn open_stores(&mut self, sizes: Sizes) -> Result<Stores> {
@@ -193,12 +213,14 @@ impl Folder {
             None if same_boot => LastRun::Killed,
             None => LastRun::PowerLost,
         };
-        let state = LevelGenerations::open(&state_folder, sizes.cache, last_run)?;
-        if last_run != LastRun::Closed {
-            raft_files::renew_last(&log_folder)?;
-        }
+        let mut state = LevelGenerations::open(&state_folder, sizes.cache, last_run)?;
+        state.hold(self.lock.clone());
+        raft_files::renew_last(&log_folder)?;
         let log = EngineLog::open(&log_folder)?;
-        let stores = Stores { log, state };
+        let mut stores = Stores { log, state };
+        install::settle(&mut stores.log, &mut stores.state).map_err(|error| {
+            if error.kind() == Kind::Damaged { damaged(&state_folder, error.detail()) } else { error }
+        })?;
         self.check(&stores, note)?;
         let starts = self.identity.starts + u64::from(!std::mem::take(&mut self.counted));
         self.save(Identity { starts, boot, clean: None, ..self.identity.clone() })?;
@@ -210,8 +232,9 @@ impl Folder {
     /// Errors: [`Kind::Failed`] if a store failed, or a reader does not let go of the state. Then there is no note,
     /// and the next start treats the folder as after a crash.
     pub fn close_stores(&mut self, stores: Stores) -> Result<()> {
-        let Stores { log, state } = stores;
-        let note = note_of(&log, &state);
+        let Stores { mut log, mut state } = stores;
+        // The note says where the log ends: an install that is not finished would move that end at the next start.
+        let note = install::settle(&mut log, &mut state).and_then(|()| note_of(&log, &state));
         // Both are closed, whatever else fails.
         let log_closed = log.close();
         let state_closed = state.close(CLOSE_PATIENCE);
@@ -219,6 +242,24 @@ impl Folder {
         log_closed?;
         state_closed?;
         self.save(Identity { clean: Some(note), ..self.identity.clone() })
+    }
+
+    /// Makes member `id` the only voter of its group, with no other member, on closed stores: for a group that has lost
+    /// its majority for good. Durable when it returns. Counts a start, unless one is under way; leaves the note of a
+    /// clean close.
+    ///
+    /// Entries are not touched, nor is the index of the membership's entry: changes of membership that wait behind it
+    /// are meant for the old membership, and the caller sees to it that they are void.
+    ///
+    /// Errors: as [`Folder::open_stores`] and [`Folder::close_stores`].
+    pub fn force_lone_voter(&mut self, id: u64) -> Result<()> {
+        let counted = self.counted;
+        let mut stores = self.open_stores(SMALL)?;
+        self.counted = counted;
+        let alone = ConfState { voters: vec![id], ..ConfState::default() };
+        let membership = Some((alone, stores.log.membership().1));
+        stores.log.write(LogWrite { membership, sync: true, ..LogWrite::default() })?;
+        self.close_stores(stores)
     }
 
     /// Free bytes on the folder's file system.
@@ -283,21 +324,6 @@ impl Folder {
             }
         }
     }
-
-    /// Says in `LOCK` who holds it.
-    fn sign_lock(&mut self) -> Result<()> {
-        let role = self.identity.role.word();
-        let index = self.identity.index.map(|index| format!(" {index}")).unwrap_or_default();
-        let cluster =
-            self.identity.cluster.as_ref().map(|id| format!(" of cluster {id}")).unwrap_or_default();
-        let holder = format!("process {} ({role}{index}{cluster})", std::process::id());
-        let sign = |file: &mut File| -> std::io::Result<()> {
-            file.rewind()?;
-            file.set_len(0)?;
-            file.write_all(holder.as_bytes())
-        };
-        sign(&mut self.lock).map_err(|cause| system("write", &self.path.join(LOCK), cause))
-    }
 }
 
 /// Flushes the state and says where it and the log end.
@@ -337,33 +363,6 @@ fn create(path: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn lock(folder: &Path) -> Result<File> {
-    let path = folder.join(LOCK);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|cause| system("write", &path, cause))?;
-    // SAFETY: `file` is an open descriptor.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(file);
-    }
-    let cause = std::io::Error::last_os_error();
-    if cause.kind() != std::io::ErrorKind::WouldBlock {
-        return Err(system("lock", &path, cause));
-    }
-    let mut holder = String::new();
-    let holder = match file.read_to_string(&mut holder) {
-        Ok(_) if !holder.is_empty() => holder.as_str(),
-        _ => "another process",
-    };
-    let detail = format!("the data folder {} is in use by {holder}", folder.display());
-    Err(Error::new(Kind::Foreign, detail).hint("stop it, or choose another --data"))
-}
-
 fn has_store_folders(folder: &Path) -> bool {
     [LOG, STATE].iter().any(|name| folder.join(name).exists())
 }
@@ -377,7 +376,7 @@ fn holds_others(folder: &Path) -> Result<bool> {
     let unreadable = |cause| system("read the data folder", folder, cause);
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name();
-        if name != LOCK && name != files::temporary_name(identity::NAME).as_str() {
+        if name != lock::NAME && name != files::temporary_name(identity::NAME).as_str() {
             return Ok(true);
         }
     }

@@ -1,32 +1,28 @@
 //! Generations of the state: `state/CURRENT` names the live one.
 //!
-//! `CURRENT` is a sealed text (see `files.rs`): the format, the number of the live generation, and the next number,
-//! which only grows, so that no number is used twice. Folders that it does not name are half-made or given up, and
-//! are removed.
+//! Folders that it does not name are half-made or given up, and are removed.
 
-use super::keys::{FORMAT, FORMAT_ROW};
-use super::leveldb::{Expect, LevelState};
-use super::state::{Batch, Generations, State, Visit};
+use super::current::Current;
+use super::leveldb::Expect;
+use super::opened::{Generation, OpenCount, remove};
+use super::state::{Batch, Building, Generations, Installed, State};
 use super::tables::{self, Left};
-use super::{files, identity};
+use super::{files, install};
 use crate::error::{Error, Kind, Result};
-use std::fs;
-use std::mem::ManuallyDrop;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// The name of the file that names the live generation.
-pub const CURRENT: &str = "CURRENT";
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The generations of one folder, on LevelDB.
 pub struct LevelGenerations {
     folder: PathBuf,
     cache: usize,
     live: Arc<Generation>,
-    next: u64,
+    current: Current,
     open: Arc<OpenCount>,
+    /// The lock of the data folder, if there is one.
+    lock: Option<Arc<File>>,
 }
 
 /// How the last run ended, as far as the state's files can tell a difference.
@@ -40,103 +36,32 @@ pub enum LastRun {
     PowerLost,
 }
 
-/// One generation. Its LevelDB is closed, and its folder removed if it was given up, once nobody holds it.
-struct Generation {
-    state: ManuallyDrop<LevelState>,
-    folder: PathBuf,
-    given_up: AtomicBool,
-    open: Arc<OpenCount>,
+/// A generation that a snapshot fills.
+pub struct LevelBuilding {
+    generation: Arc<Generation>,
+    number: u64,
+    finished: bool,
+    installed: bool,
 }
 
-/// How many LevelDBs (and removals) of this folder are still under way.
-#[derive(Default)]
-struct OpenCount {
-    count: Mutex<usize>,
-    changed: Condvar,
-}
-
-impl OpenCount {
-    fn enter(self: &Arc<OpenCount>) -> Counted {
-        *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Counted(self.clone())
+impl Building for LevelBuilding {
+    fn write(&mut self, batch: &Batch) -> Result<()> {
+        install::check_unfinished(self.finished)?;
+        self.generation.write(batch)
     }
 
-    /// Waits until all are closed; false if that takes longer than `patience`.
-    fn wait(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        while *count > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            count = self.changed.wait_timeout(count, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+    fn finish(&mut self) -> Result<()> {
+        self.generation.finish()?;
+        self.finished = true;
+        Ok(())
     }
 }
 
-struct Counted(Arc<OpenCount>);
-
-impl Drop for Counted {
+impl Drop for LevelBuilding {
     fn drop(&mut self) {
-        *self.0.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.changed.notify_all();
-    }
-}
-
-impl Generation {
-    fn open(folder: PathBuf, expect: Expect, cache: usize, open: &Arc<OpenCount>) -> Result<Generation> {
-        let state = LevelState::open(&folder, expect, cache)?;
-        // Counted by hand: `drop` below hands the count to the thread that closes LevelDB.
-        std::mem::forget(open.enter());
-        let given_up = AtomicBool::new(false);
-        Ok(Generation { state: ManuallyDrop::new(state), folder, given_up, open: open.clone() })
-    }
-}
-
-impl Drop for Generation {
-    fn drop(&mut self) {
-        let counted = Counted(self.open.clone());
-        // SAFETY: `drop` runs once, and nothing reads `state` after it.
-        let state = unsafe { ManuallyDrop::take(&mut self.state) };
-        if !*self.given_up.get_mut() {
-            drop(state);
-            return;
+        if !self.installed {
+            self.generation.give_up();
         }
-        // Closing waits for a compaction and removing takes time: neither belongs on a reader's thread. If there is
-        // no thread to be had, the closure is dropped, which closes LevelDB; the next open removes the folder.
-        let folder = std::mem::take(&mut self.folder);
-        let close = move || {
-            drop(state);
-            remove(&folder);
-            drop(counted);
-        };
-        if let Err(error) = std::thread::Builder::new().name("remove-generation".into()).spawn(close) {
-            log::warn!("an old generation is removed at the next start only: {error}");
-        }
-    }
-}
-
-impl State for Generation {
-    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.state.get(row)
-    }
-
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<()> {
-        self.state.scan(from, to, visit)
-    }
-
-    fn write(&self, batch: &Batch) -> Result<()> {
-        self.state.write(batch)
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.state.flush()
-    }
-
-    fn failure(&self) -> Option<Error> {
-        self.state.failure()
     }
 }
 
@@ -147,9 +72,10 @@ impl LevelGenerations {
     pub fn create(folder: &Path, rows: &Batch, cache: usize) -> Result<LevelGenerations> {
         fs::create_dir(folder).map_err(|cause| files::system("create", folder, cause))?;
         let open = Arc::new(OpenCount::default());
-        let live = build(folder, 1, rows, cache, &open)?;
-        write_current(folder, 1, 2)?;
-        Ok(LevelGenerations { folder: folder.to_owned(), cache, live: Arc::new(live), next: 2, open })
+        let live = Generation::build(generation_path(folder, 1), rows, cache, &open)?;
+        let current = Current { live: 1, next: 2, installed: None };
+        current.write(folder)?;
+        Ok(LevelGenerations { folder: folder.to_owned(), cache, live, current, open, lock: None })
     }
 
     /// Opens the live generation of `folder` and removes the others.
@@ -157,8 +83,8 @@ impl LevelGenerations {
     /// Errors: [`Kind::Damaged`] naming the damaged file, [`Kind::Foreign`] if a newer format wrote it,
     /// [`Kind::System`].
     pub fn open(folder: &Path, cache: usize, last_run: LastRun) -> Result<LevelGenerations> {
-        let (number, mut next) = read_current(folder)?;
-        let path = generation_path(folder, number);
+        let mut current = Current::read(folder)?;
+        let path = generation_path(folder, current.live);
         if !path.is_dir() {
             return Err(files::damaged(&path, "the live generation is missing"));
         }
@@ -168,22 +94,28 @@ impl LevelGenerations {
         let left = if last_run == LastRun::Closed { Left::Closed } else { Left::Crashed };
         let open = Arc::new(OpenCount::default());
         let live = Generation::open(path, Expect::One(left), cache, &open)?;
-        check_format(&live)?;
+        live.check_format()?;
         // CURRENT may have been renamed by a run that died before its name was on disk: it must be, before what it no
         // longer names is gone.
         files::sync_folder(folder)?;
-        let orphans = orphans(folder, number)?;
-        if let Some(highest) =
-            orphans.iter().map(|(number, _)| *number).max().filter(|number| *number >= next)
-        {
-            next = highest + 1;
-            write_current(folder, number, next)?;
+        let orphans = orphans(folder, current.live)?;
+        let highest = orphans.iter().map(|(number, _)| *number).max();
+        if let Some(highest) = highest.filter(|number| *number >= current.next) {
+            current.next = highest + 1;
+            current.write(folder)?;
         }
         orphans.iter().for_each(|(_, orphan)| remove(orphan));
-        Ok(LevelGenerations { folder: folder.to_owned(), cache, live: Arc::new(live), next, open })
+        Ok(LevelGenerations { folder: folder.to_owned(), cache, live, current, open, lock: None })
     }
 
-    /// Closes LevelDB: returns once no reader holds a generation any more and removals are done.
+    /// Keeps the lock of the data folder until nobody holds a generation that is or was live, be it by a reader or a
+    /// view: whoever gets the folder then finds no LevelDB open that it wants to open.
+    pub(super) fn hold(&mut self, lock: Arc<File>) {
+        self.live.hold(&lock);
+        self.lock = Some(lock);
+    }
+
+    /// Closes LevelDB: returns once no reader or view holds a generation any more and removals are done.
     ///
     /// Errors: [`Kind::Failed`] if a reader does not let go within `patience`.
     pub fn close(self, patience: Duration) -> Result<()> {
@@ -196,94 +128,86 @@ impl LevelGenerations {
         Err(Error::new(Kind::Failed, detail).hint("stop this process before the folder is used elsewhere"))
     }
 
-    fn switch(&mut self, rows: &Batch) -> Result<Generation> {
-        let number = self.next;
-        self.next += 1;
-        let generation = build(&self.folder, number, rows, self.cache, &self.open)?;
-        write_current(&self.folder, number, self.next)?;
-        Ok(generation)
-    }
-}
-
-impl Generations for LevelGenerations {
-    fn live(&self) -> Arc<dyn State> {
-        self.live.clone()
+    /// Makes the contents of `CURRENT` durable. After an error the next start finds the old or the new ones.
+    fn write_current(&mut self, current: Current) -> Result<()> {
+        current.write(&self.folder)?;
+        self.current = current;
+        Ok(())
     }
 
-    fn replace(&mut self, rows: &Batch) -> Result<Arc<dyn State>> {
-        match self.switch(rows) {
-            Ok(generation) => {
-                let old = std::mem::replace(&mut self.live, Arc::new(generation));
-                old.given_up.store(true, Ordering::Release);
-                Ok(self.live())
-            }
+    /// Makes `generation`, which is durable, the live one.
+    fn switch(&mut self, current: Current, generation: Arc<Generation>) -> Result<()> {
+        if let Some(lock) = &self.lock {
+            generation.hold(lock);
+        }
+        self.write_current(current)?;
+        std::mem::replace(&mut self.live, generation).give_up();
+        Ok(())
+    }
+
+    fn try_replace(&mut self, rows: &Batch) -> Result<()> {
+        let number = self.current.next;
+        // Not given again in this run, and known from the folder's name in the next.
+        self.current.next += 1;
+        let generation =
+            Generation::build(generation_path(&self.folder, number), rows, self.cache, &self.open)?;
+        self.switch(Current { live: number, ..self.current.clone() }, generation)
+    }
+
+    /// The live generation, after a switch that succeeded. After one that failed it may be that the next start finds
+    /// the new generation: nothing may be added to the old one.
+    fn switched(&self, result: Result<()>) -> Result<Arc<dyn State>> {
+        match result {
+            Ok(()) => Ok(self.live()),
             Err(error) => {
-                // It may be that the next start finds the new generation: nothing may be added to the old one.
-                self.live.state.latch(error.clone());
+                self.live.latch(error.clone());
                 Err(error)
             }
         }
     }
 }
 
-/// Builds a generation whose rows and whose name survive a power loss.
-fn build(
-    folder: &Path,
-    number: u64,
-    rows: &Batch,
-    cache: usize,
-    open: &Arc<OpenCount>,
-) -> Result<Generation> {
-    let path = generation_path(folder, number);
-    let mut generation = Generation::open(path, Expect::None, cache, open)?;
-    let fill = || {
-        generation.write(rows)?;
-        let mut format = Batch::default();
-        format.put(FORMAT_ROW.to_vec(), FORMAT.to_be_bytes().to_vec());
-        generation.write(&format)?;
-        generation.flush()?;
-        files::sync_folder(&generation.folder)?;
-        files::sync_folder(folder)
-    };
-    if let Err(error) = fill() {
-        *generation.given_up.get_mut() = true;
-        return Err(error);
-    }
-    Ok(generation)
-}
+impl Generations for LevelGenerations {
+    type Building = LevelBuilding;
 
-fn check_format(generation: &Generation) -> Result<()> {
-    let row = generation.get(&FORMAT_ROW)?;
-    match row.as_deref().map(<[u8; 4]>::try_from) {
-        Some(Ok(bytes)) if u32::from_be_bytes(bytes) > FORMAT => {
-            Err(identity::newer(&generation.folder, u32::from_be_bytes(bytes).into()))
-        }
-        Some(Ok(_)) => Ok(()),
-        _ => Err(files::damaged(&generation.folder, "it has no format")),
+    fn live(&self) -> Arc<dyn State> {
+        self.live.clone()
+    }
+
+    fn replace(&mut self, rows: &Batch) -> Result<Arc<dyn State>> {
+        let result = self.try_replace(rows);
+        self.switched(result)
+    }
+
+    fn begin(&mut self) -> Result<LevelBuilding> {
+        let number = self.current.next;
+        // Durable before the folder is there: it may be gone again before the next start could know it by its name.
+        self.write_current(Current { next: number + 1, ..self.current.clone() })?;
+        let path = generation_path(&self.folder, number);
+        let generation = Generation::open(path, Expect::None, self.cache, &self.open)?;
+        Ok(LevelBuilding { generation, number, finished: false, installed: false })
+    }
+
+    fn install(&mut self, mut built: LevelBuilding, at: Installed) -> Result<Arc<dyn State>> {
+        install::check(built.finished, &*built.generation, &at)?;
+        // If the switch fails it stays, because the next start may find it live.
+        built.installed = true;
+        let current = Current { live: built.number, installed: Some(at), ..self.current.clone() };
+        let result = self.switch(current, built.generation.clone());
+        self.switched(result)
+    }
+
+    fn installed(&self) -> Option<Installed> {
+        self.current.installed.clone()
+    }
+
+    fn settled(&mut self) -> Result<()> {
+        self.write_current(Current { installed: None, ..self.current.clone() })
     }
 }
 
 fn generation_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:06}"))
-}
-
-fn write_current(folder: &Path, live: u64, next: u64) -> Result<()> {
-    files::write_sealed(folder, CURRENT, &format!("format {FORMAT}\nlive {live:06}\nnext {next:06}\n"))
-}
-
-/// (live, next) of `folder/CURRENT`.
-fn read_current(folder: &Path) -> Result<(u64, u64)> {
-    let path = folder.join(CURRENT);
-    let content = files::read_sealed(&path)?.ok_or_else(|| files::damaged(&path, "it is missing"))?;
-    let number = |word: &str| -> Option<u64> {
-        content.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.parse().ok())
-    };
-    match number("format") {
-        Some(format) if format > u64::from(FORMAT) => return Err(identity::newer(folder, format)),
-        Some(_) => {}
-        None => return Err(files::damaged(&path, "it names no format")),
-    }
-    number("live").zip(number("next")).ok_or_else(|| files::damaged(&path, "it names no generation"))
 }
 
 /// Number and path of every generation but the live one.
@@ -318,10 +242,4 @@ fn remove_write_ahead_logs(folder: &Path) -> Result<()> {
         fs::remove_file(path).map_err(|cause| files::system("remove", path, cause))?;
     }
     files::sync_folder(folder)
-}
-
-fn remove(folder: &Path) {
-    if let Err(error) = fs::remove_dir_all(folder) {
-        log::warn!("cannot remove the old generation {}: {error}", folder.display());
-    }
 }

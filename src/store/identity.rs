@@ -11,6 +11,17 @@ pub const NAME: &str = "identity.json";
 /// The format of the folder as a whole; a folder with a newer one is refused.
 pub const FORMAT: u32 = 1;
 
+/// The incarnation of a group that was never promoted. It is left out of the file, as before there were incarnations.
+pub const FIRST_INCARNATION: u64 = 1;
+
+fn first_incarnation() -> u64 {
+    FIRST_INCARNATION
+}
+
+fn is_first_incarnation(incarnation: &u64) -> bool {
+    *incarnation == FIRST_INCARNATION
+}
+
 /// What a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -57,6 +68,9 @@ pub struct Identity {
     pub index: Option<u32>,
     /// The group, once it is known.
     pub group: Option<u32>,
+    /// The incarnation of the group, which `promote` raises and nothing lowers. A new group has 1.
+    #[serde(default = "first_incarnation", skip_serializing_if = "is_first_incarnation")]
+    pub incarnation: u64,
     /// True once the stores (`log/` and `state/`) were made whole; until then what lies there is half-made.
     pub stores: bool,
     /// How often the stores were opened.
@@ -87,6 +101,7 @@ impl Identity {
             cluster: None,
             index: None,
             group: None,
+            incarnation: FIRST_INCARNATION,
             stores: false,
             starts: 0,
             pending: None,
@@ -145,6 +160,7 @@ mod tests {
             cluster: Some("c1".into()),
             index: Some(0),
             group: Some(0),
+            incarnation: 1,
             stores: true,
             starts: 3,
             pending: None,
@@ -178,6 +194,12 @@ crc32 "#;
         let text = std::fs::read_to_string(folder.path().join(NAME)).unwrap();
         assert_eq!(text.strip_prefix(GOLDEN), Some("20476caa\n"));
         assert_eq!(read(folder.path()).unwrap(), Some(identity()));
+        let promoted = Identity { incarnation: 7, ..identity() };
+        write(folder.path(), &promoted).unwrap();
+        let text = std::fs::read_to_string(folder.path().join(NAME)).unwrap();
+        let golden = GOLDEN.replace("  \"group\": 0,\n", "  \"group\": 0,\n  \"incarnation\": 7,\n");
+        assert_eq!(text.strip_prefix(&golden), Some("634f1c69\n"));
+        assert_eq!(read(folder.path()).unwrap(), Some(promoted));
     }
 
     #[test]

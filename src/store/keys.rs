@@ -9,8 +9,10 @@
 //! | flush mark | `01 6d` ("m") | local: not part of the machine's state |
 //! | record | `02` user key | a record, see `record.rs` |
 //! | expiry | `03` milliseconds u64 big-endian, user key | empty |
-//! | request id | `04` slot u16 big-endian, id | clock u64 big-endian, reply |
+//! | request id | `04` slot u16 big-endian, id | clock u64 big-endian, fingerprint, reply |
 //! | request age | `05` clock u64 big-endian, slot u16 big-endian, id | empty |
+//! | session | `06` session, 16 bytes | number u64 big-endian, slot u16 big-endian, then as a request id |
+//! | session age | `07` clock u64 big-endian, session | empty |
 //!
 //! Records are ordered by user key, so that a prefix scan of rows is a prefix scan of keys.
 
@@ -22,6 +24,8 @@ const RECORD: u8 = 2;
 const EXPIRY: u8 = 3;
 const REQUEST: u8 = 4;
 const REQUEST_AGE: u8 = 5;
+const SESSION: u8 = 6;
+const SESSION_AGE: u8 = 7;
 
 /// The row that holds the format version.
 pub const FORMAT_ROW: [u8; 2] = [MACHINE, b'f'];
@@ -33,6 +37,17 @@ pub const SLOTS_ROW: [u8; 2] = [MACHINE, b's'];
 pub const DIRECTORY_ROW: [u8; 2] = [MACHINE, b'd'];
 /// A local row, written with a sync after a flush to learn whether LevelDB still writes.
 pub const FLUSH_ROW: [u8; 2] = [MACHINE, b'm'];
+
+/// The first row behind all rows.
+pub fn end() -> Vec<u8> {
+    vec![0xff]
+}
+
+/// True for rows that belong to one folder and are not part of the machine's state: snapshots and digests pass over
+/// them.
+pub fn is_local(row: &[u8]) -> bool {
+    row == FORMAT_ROW || row == FLUSH_ROW
+}
 
 /// (index, term) of the last applied entry: the first 16 bytes of [`COUNTERS_ROW`], two u64 little-endian. What
 /// follows is the machine's. Errors with [`crate::error::Kind::Damaged`].
@@ -116,9 +131,30 @@ pub fn request_ages_until(clock: u64) -> (Vec<u8>, Vec<u8>) {
     (vec![REQUEST_AGE], until(REQUEST_AGE, clock))
 }
 
-/// Every row that the machine carries over a clear, as ranges: the request ids and their ages.
+/// The row that remembers the last request of `session`.
+pub fn session(session: &[u8; 16]) -> Vec<u8> {
+    with_prefix(SESSION, &[session])
+}
+
+/// The row that orders sessions by age: by when a sweep last looked at them, at first by their first request.
+pub fn session_age(clock: u64, session: &[u8; 16]) -> Vec<u8> {
+    with_prefix(SESSION_AGE, &[&clock.to_be_bytes(), session])
+}
+
+/// (clock, session) of a session-age row.
+pub fn session_age_parts(row: &[u8]) -> Option<(u64, [u8; 16])> {
+    let (clock, session) = row.strip_prefix(&[SESSION_AGE])?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*clock), session.try_into().ok()?))
+}
+
+/// Session-age rows up to and including `clock`: first row, and the first row behind them.
+pub fn session_ages_until(clock: u64) -> (Vec<u8>, Vec<u8>) {
+    (vec![SESSION_AGE], until(SESSION_AGE, clock))
+}
+
+/// Every row that the machine carries over a clear, as ranges: request ids, sessions, and their ages.
 pub fn carried_over() -> [(Vec<u8>, Vec<u8>); 1] {
-    [(vec![REQUEST], vec![REQUEST_AGE + 1])]
+    [(vec![REQUEST], vec![SESSION_AGE + 1])]
 }
 
 /// The first row, and a row behind all rows of any kind.
@@ -166,23 +202,29 @@ mod tests {
         assert_eq!(expiries_until(u64::MAX), (vec![0x03], vec![0x04]));
         assert_eq!(request(259, b"id"), [0x04, 1, 3, 0x69, 0x64]);
         assert_eq!(request_age(1, 259, b"id"), [0x05, 0, 0, 0, 0, 0, 0, 0, 1, 1, 3, 0x69, 0x64]);
-        assert_eq!(carried_over(), [(vec![0x04], vec![0x06])]);
+        let session_id = *b"0123456789abcdef";
+        assert_eq!(session(&session_id), b"\x060123456789abcdef");
+        assert_eq!(session_age(258, &session_id), b"\x07\0\0\0\0\0\0\x01\x020123456789abcdef");
+        assert_eq!(session_ages_until(258), (vec![0x07], vec![0x07, 0, 0, 0, 0, 0, 0, 1, 3]));
+        assert_eq!(session_ages_until(u64::MAX), (vec![0x07], vec![0x08]));
+        assert_eq!(carried_over(), [(vec![0x04], vec![0x08])]);
         assert_eq!(applied_of(&[7, 1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 9]).unwrap(), (263, 2));
         assert!(applied_of(&[0; 15]).is_err());
     }
 
     proptest! {
         #[test]
-        fn rows_come_back(time: u64, slot: u16, key: Vec<u8>) {
+        fn rows_come_back(time: u64, slot: u16, key: Vec<u8>, session: [u8; 16]) {
             let (record, expiry, age) = (record(&key), expiry(time, &key), request_age(time, slot, &key));
             prop_assert_eq!(record_key(&record), Some(&key[..]));
             prop_assert_eq!(expiry_parts(&expiry), Some((time, &key[..])));
             prop_assert_eq!(request_age_parts(&age), Some((time, slot, &key[..])));
+            prop_assert_eq!(session_age_parts(&session_age(time, &session)), Some((time, session)));
         }
 
         #[test]
         fn arbitrary_rows_never_panic(row: Vec<u8>) {
-            let _ = (record_key(&row), expiry_parts(&row), request_age_parts(&row));
+            let _ = (record_key(&row), expiry_parts(&row), request_age_parts(&row), session_age_parts(&row));
         }
 
         #[test]

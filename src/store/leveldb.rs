@@ -4,7 +4,7 @@
 //! database is never written again. LevelDB itself latches only some errors, and what is synced behind a failed
 //! append may be unreadable later.
 
-use super::state::{Batch, State, Visit};
+use super::state::{Batch, State, View, Visit};
 use super::tables::{self, Left};
 use super::{files, keys};
 use crate::error::{Error, Kind, Result};
@@ -15,12 +15,13 @@ use ::leveldb::database::cache::Cache;
 use ::leveldb::iterator::{Iterable, LevelDBIterator};
 use ::leveldb::kv::KV;
 use ::leveldb::options::{Options, ReadOptions, WriteOptions};
+use ::leveldb::snapshots::{Snapshot, Snapshots};
 use leveldb_sys as sys;
 use std::ffi::{CStr, c_char, c_void};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// A small memtable is a shallow one: every write and most reads search it.
 const WRITE_BUFFER: usize = 4 << 20;
@@ -42,8 +43,10 @@ impl db_key::Key for Row {
     }
 }
 
-/// One LevelDB database.
-pub struct LevelState {
+/// One LevelDB database. It is closed once neither it nor a view of it is held any more.
+pub struct LevelState(Arc<Opened>);
+
+struct Opened {
     database: Database<Row>,
     folder: PathBuf,
     failure: OnceLock<Error>,
@@ -86,7 +89,8 @@ impl LevelState {
             Ok(Ok(database)) => {
                 // LevelDB renames its CURRENT at every open, and does not sync the folder afterwards.
                 files::sync_folder(folder)?;
-                Ok(LevelState { database, folder: folder.to_owned(), failure: OnceLock::new() })
+                let opened = Opened { database, folder: folder.to_owned(), failure: OnceLock::new() };
+                Ok(LevelState(Arc::new(opened)))
             }
             Ok(Err(error)) => Err(open_error(folder, &message(&error))),
             Err(_) => Err(open_error(folder, UNREADABLE)),
@@ -95,6 +99,12 @@ impl LevelState {
 
     /// Stops all writes from now on, because of `error`. The first reason is kept.
     pub fn latch(&self, error: Error) {
+        self.0.latch(error);
+    }
+}
+
+impl Opened {
+    fn latch(&self, error: Error) {
         if self.failure.set(error.clone()).is_ok() {
             log::error!("{} is not written any more: {error}", self.folder.display());
         }
@@ -135,12 +145,11 @@ impl LevelState {
             Err(_) => Err(self.fail("write to", UNREADABLE, true)),
         }
     }
-}
 
-impl State for LevelState {
-    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>> {
+    fn get(&self, row: &[u8], moment: Option<&Snapshot<'_, Row>>) -> Result<Option<Vec<u8>>> {
         let key = Row(row.to_vec());
-        let read = catch_unwind(AssertUnwindSafe(|| self.database.get_bytes(read_options(true), &key)));
+        let read =
+            catch_unwind(AssertUnwindSafe(|| self.database.get_bytes(read_options(true, moment), &key)));
         match read {
             Ok(Ok(value)) => Ok(value.map(Vec::from)),
             Ok(Err(error)) => Err(self.fail("read", &message(&error), false)),
@@ -148,10 +157,15 @@ impl State for LevelState {
         }
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<()> {
-        // A LevelDB iterator sees the rows of the moment at which it was made: no snapshot is needed.
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        moment: Option<&Snapshot<'_, Row>>,
+        visit: &mut Visit<'_>,
+    ) -> Result<()> {
         // The cache is left to single reads: a long scan would throw out what they use.
-        let iterator = self.database.iter(read_options(false));
+        let iterator = self.database.iter(read_options(false, moment));
         let mut cursor = Cursor { iterator: iterator.raw_iterator(), lifetime: &iterator };
         cursor.seek(from);
         // At a damaged block an iterator goes on without a word: older versions of the block's rows come to light,
@@ -168,6 +182,17 @@ impl State for LevelState {
             }
         }
     }
+}
+
+impl State for LevelState {
+    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.0.get(row, None)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<()> {
+        // A LevelDB iterator sees the rows of the moment at which it was made: no snapshot is needed.
+        self.0.scan(from, to, None, visit)
+    }
 
     fn write(&self, batch: &Batch) -> Result<()> {
         let mut changes = Writebatch::new();
@@ -177,30 +202,62 @@ impl State for LevelState {
                 None => changes.delete(Row(row.clone())),
             }
         }
-        self.put(&changes, false)
+        self.0.put(&changes, false)
     }
 
     fn flush(&self) -> Result<()> {
-        self.check_latch()?;
+        self.0.check_latch()?;
         // Compacting a range without rows turns the memtable into a table (synced, and named in a synced manifest)
         // and returns when that is done, or has failed without a word. After a failure LevelDB takes no write, so a
         // synced write that succeeds proves the flush.
         let nowhere = Row(vec![0xff, 0xff]);
-        self.database.compact(&nowhere, &nowhere);
+        self.0.database.compact(&nowhere, &nowhere);
         let mut mark = Writebatch::new();
         mark.put(Row(keys::FLUSH_ROW.to_vec()), &[]);
-        self.put(&mark, true)
+        self.0.put(&mark, true)
+    }
+
+    fn view(&self) -> Result<Arc<dyn View>> {
+        let opened = self.0.clone();
+        // SAFETY: what the snapshot borrows is the database in `opened`. It does not move, and `Moment` keeps it open
+        // for longer than the snapshot.
+        let snapshot = unsafe {
+            std::mem::transmute::<Snapshot<'_, Row>, Snapshot<'static, Row>>(opened.database.snapshot())
+        };
+        Ok(Arc::new(Moment { snapshot, opened }))
     }
 
     fn failure(&self) -> Option<Error> {
-        self.failure.get().cloned()
+        self.0.failure.get().cloned()
+    }
+}
+
+/// A LevelDB snapshot. It is released before what it borrows: fields are dropped in their order.
+struct Moment {
+    snapshot: Snapshot<'static, Row>,
+    opened: Arc<Opened>,
+}
+
+// SAFETY: a LevelDB snapshot is a sequence number in a list that the database's own lock guards; any thread may read
+// with it, many at once, and release it (LevelDB, doc/index.md, Concurrency).
+unsafe impl Send for Moment {}
+// SAFETY: as above.
+unsafe impl Sync for Moment {}
+
+impl View for Moment {
+    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.opened.get(row, Some(&self.snapshot))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<()> {
+        self.opened.scan(from, to, Some(&self.snapshot), visit)
     }
 }
 
 const UNREADABLE: &str = "Corruption: an error whose text cannot be read";
 
-fn read_options<'a>(fill_cache: bool) -> ReadOptions<'a, Row> {
-    ReadOptions { verify_checksums: true, fill_cache, snapshot: None }
+fn read_options<'a>(fill_cache: bool, snapshot: Option<&'a Snapshot<'a, Row>>) -> ReadOptions<'a, Row> {
+    ReadOptions { verify_checksums: true, fill_cache, snapshot }
 }
 
 fn message(error: &::leveldb::error::Error) -> String {

@@ -45,8 +45,9 @@ pub trait RaftLog: Send {
     /// Forgets entries up to and including `index` and frees their space. Entries must be applied and in tables.
     fn cut(&mut self, index: u64) -> Result<()>;
 
-    /// Forgets every entry and starts behind (index, term), synced: after a snapshot install.
-    fn reset(&mut self, index: u64, term: u64) -> Result<()>;
+    /// Forgets every entry, starts behind (index, term) and writes the membership, in one synced step: after a
+    /// snapshot install. Term and vote stay, the commit index is raised to `index` at least.
+    fn reset(&mut self, index: u64, term: u64, membership: (ConfState, u64)) -> Result<()>;
 
     /// How many syncs this log did since it was opened.
     fn syncs(&self) -> u64;

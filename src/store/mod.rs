@@ -7,10 +7,14 @@
 //! them as one [`state::Batch`], unsynced, that holds the records, the applied index and term and the counters
 //! together. The way of a read: [`state::State::get`] on the caller's thread.
 //!
+//! The way of a snapshot: the leader reads a [`state::View`], all rows as of one moment; the follower fills a
+//! [`state::Building`] beside its live generation, then [`state::Generations::install`] switches to it and notes
+//! where it stands, and [`install::settle`] makes the log follow.
+//!
 //! The way of a start: [`folder`] takes the lock, reads the identity, has every file checked that a library would
-//! trust blindly ([`tables`], `raft_files`), opens the state and the log, holds one against the other and against
-//! the note of the last close, and only then removes the note. The way of a close: flush, close both, note where
-//! they ended.
+//! trust blindly ([`tables`], `raft_files`), opens the state and the log, ends an install that a crash interrupted,
+//! holds one against the other and against the note of the last close, and only then removes the note. The way of a
+//! close: flush, close both, note where they ended.
 //!
 //! Invariants: state and applied index change in one batch; the log is cut only up to an index that is known to be
 //! in the state's tables; after any error of a write nothing is written to that store again; no scan takes an
@@ -21,6 +25,7 @@
 //!
 //! Left out: what commands mean and when entries are committed (`replica`).
 
+mod current;
 #[cfg(test)]
 mod damage_test;
 pub mod doubles;
@@ -30,9 +35,14 @@ mod files;
 pub mod folder;
 pub mod generation;
 pub mod identity;
+pub mod install;
+#[cfg(test)]
+mod install_test;
 pub mod keys;
 pub mod leveldb;
+mod lock;
 pub mod log;
+mod opened;
 pub mod raft_engine;
 mod raft_files;
 mod recent;
@@ -41,3 +51,5 @@ pub mod state;
 #[cfg(test)]
 mod suite;
 pub mod tables;
+#[cfg(test)]
+mod view_test;

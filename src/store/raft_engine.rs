@@ -42,6 +42,14 @@ impl MessageExt for Entries {
     }
 }
 
+/// What a log that is cut or reset begins with.
+struct Start {
+    truncated: (u64, u64),
+    last: (u64, u64),
+    hard_state: HardState,
+    membership: (ConfState, u64),
+}
+
 /// The Raft log of one member, on raft-engine.
 pub struct EngineLog {
     engine: ManuallyDrop<Engine>,
@@ -239,22 +247,24 @@ impl EngineLog {
         Ok(())
     }
 
-    /// Writes that the log starts behind `truncated` and ends at `last`, synced. `forget` is the first index that
-    /// raft-engine keeps. All key-values are written anew, so that none holds an old file.
-    fn restart(&mut self, truncated: (u64, u64), last: (u64, u64), forget: u64) -> Result<()> {
+    /// Writes `start`, synced. `forget` is the first index that raft-engine keeps. All key-values are written anew, so
+    /// that none holds an old file.
+    fn restart(&mut self, start: Start, forget: u64) -> Result<()> {
+        let Start { truncated, last, hard_state, membership } = start;
         let mut batch = LogBatch::default();
         batch.add_command(REGION, Command::Compact { index: forget });
         let pairs = [
             (TRUNCATED, encode_pair(truncated)),
             (LAST, encode_pair(last)),
-            (HARD_STATE, encode(&self.hard_state)?),
-            (MEMBERSHIP, encode_membership(&self.membership)?),
+            (HARD_STATE, encode(&hard_state)?),
+            (MEMBERSHIP, encode_membership(&membership)?),
         ];
         for (key, value) in pairs {
             batch.put(REGION, key.to_vec(), value).map_err(unencodable)?;
         }
         self.put(batch, true)?;
         (self.truncated, self.last) = (truncated, last);
+        (self.hard_state, self.membership) = (hard_state, membership);
         let purged = catch_unwind(AssertUnwindSafe(|| self.engine.purge_expired_files()));
         self.settle(purged).map(drop)
     }
@@ -324,14 +334,19 @@ impl RaftLog for EngineLog {
         let Some(term) = self.recent.term(index).filter(|_| index > self.truncated.0) else {
             return Ok(());
         };
-        self.restart((index, term), self.last, index + 1)?;
+        let (hard_state, membership) = (self.hard_state.clone(), self.membership.clone());
+        let start = Start { truncated: (index, term), last: self.last, hard_state, membership };
+        self.restart(start, index + 1)?;
         self.recent.cut(index);
         Ok(())
     }
 
-    fn reset(&mut self, index: u64, term: u64) -> Result<()> {
+    fn reset(&mut self, index: u64, term: u64, membership: (ConfState, u64)) -> Result<()> {
         let kept = self.engine.last_index(REGION).unwrap_or(0);
-        self.restart((index, term), (index, term), kept.max(index) + 1)?;
+        let mut hard_state = self.hard_state.clone();
+        hard_state.commit = hard_state.commit.max(index);
+        let start = Start { truncated: (index, term), last: (index, term), hard_state, membership };
+        self.restart(start, kept.max(index) + 1)?;
         self.recent = Recent::new((index, term));
         Ok(())
     }
@@ -409,7 +424,7 @@ fn unencodable(error: ::raft_engine::Error) -> Error {
     Error::new(Kind::Failed, format!("raft-engine does not take a write: {error}"))
 }
 
-fn encode(message: &impl Message) -> Result<Vec<u8>> {
+pub(super) fn encode(message: &impl Message) -> Result<Vec<u8>> {
     message
         .write_to_bytes()
         .map_err(|cause| Error::new(Kind::Failed, "cannot encode a message for the log").cause(cause))

@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-const CACHE: usize = 1 << 20;
+pub(super) const CACHE: usize = 1 << 20;
 
 pub(super) fn entry(index: u64, term: u64, data: &[u8]) -> Entry {
     Entry { index, term, data: data.to_vec().into(), ..Entry::default() }
@@ -25,11 +25,11 @@ pub(super) fn entries(indices: std::ops::Range<u64>, term: u64) -> Vec<Entry> {
     indices.map(|index| entry(index, term, format!("entry {index} of {term}").as_bytes())).collect()
 }
 
-fn append(log: &mut dyn RaftLog, entries: Vec<Entry>, sync: bool) {
+pub(super) fn append(log: &mut dyn RaftLog, entries: Vec<Entry>, sync: bool) {
     log.write(LogWrite { entries, sync, ..LogWrite::default() }).unwrap();
 }
 
-fn all(log: &dyn RaftLog) -> Vec<Entry> {
+pub(super) fn all(log: &dyn RaftLog) -> Vec<Entry> {
     let mut all = Vec::new();
     let mut low = log.truncated().0 + 1;
     while low <= log.last_index() {
@@ -140,18 +140,21 @@ fn a_cut_keeps_the_term_before_the_first_entry() {
 
 #[test]
 fn a_reset_forgets_every_entry_before_and_behind() {
-    for index in [5, 50] {
+    let membership = (ConfState { voters: vec![1, 5], ..ConfState::default() }, 4);
+    for (index, commit) in [(5, 9), (50, 50)] {
+        let hard_state = HardState { term: 7, vote: 3, commit: 9, ..HardState::default() };
         both_logs(&[
             &|log: &mut dyn RaftLog| {
-                let hard_state = Some(HardState { term: 7, ..HardState::default() });
+                let hard_state = Some(hard_state.clone());
                 let write = LogWrite { entries: entries(1..21, 1), hard_state, ..LogWrite::default() };
                 log.write(write).unwrap();
-                log.reset(index, 6).unwrap();
+                log.reset(index, 6, membership.clone()).unwrap();
                 assert_eq!((log.truncated(), log.last_index(), all(log).len()), ((index, 6), index, 0));
             },
             &|log: &mut dyn RaftLog| {
                 assert_eq!((log.truncated(), log.last_index(), all(log).len()), ((index, 6), index, 0));
-                assert_eq!(log.hard_state().term, 7);
+                assert_eq!(log.hard_state(), HardState { commit, ..hard_state.clone() });
+                assert_eq!(log.membership(), membership);
                 append(log, entries(index + 1..index + 4, 7), true);
                 assert_eq!(all(log), entries(index + 1..index + 4, 7));
             },
@@ -327,8 +330,9 @@ fn both_logs_walk_alike() {
                 }
                 1 if random.up_to(9) == 0 => {
                     let index = first + random.up_to((last - first) as usize + 5) as u64;
-                    engine.reset(index, step + 1).unwrap();
-                    memory.reset(index, step + 1).unwrap();
+                    let membership = (ConfState { voters: vec![step], ..ConfState::default() }, index);
+                    engine.reset(index, step + 1, membership.clone()).unwrap();
+                    memory.reset(index, step + 1, membership).unwrap();
                 }
                 2 => {
                     drop(engine);
@@ -350,6 +354,7 @@ fn both_logs_walk_alike() {
             assert_eq!(engine.truncated(), memory.truncated(), "seed {seed} step {step}");
             assert_eq!(all(&engine), all(&memory), "seed {seed} step {step}");
             assert_eq!(engine.hard_state(), memory.hard_state());
+            assert_eq!(engine.membership(), memory.membership());
             for index in engine.truncated().0.saturating_sub(1)..engine.last_index() + 2 {
                 assert_eq!(
                     engine.term(index).unwrap(),
@@ -368,12 +373,12 @@ fn both_logs_walk_alike() {
     assert!(rewritten > 2_000, "only {rewritten} bytes were rewritten");
 }
 
-fn rows(pairs: &[(&str, Option<&str>)]) -> Batch {
+pub(super) fn rows(pairs: &[(&str, Option<&str>)]) -> Batch {
     let changes = pairs.iter().map(|(row, value)| (row.as_bytes().to_vec(), value.map(|value| value.into())));
     Batch { changes: changes.collect() }
 }
 
-fn scan(state: &dyn State, from: &[u8], to: &[u8]) -> Vec<(String, String)> {
+pub(super) fn scan(state: &dyn State, from: &[u8], to: &[u8]) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     state
@@ -388,26 +393,39 @@ fn scan(state: &dyn State, from: &[u8], to: &[u8]) -> Vec<(String, String)> {
     found
 }
 
-fn strings(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(super) fn strings(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(row, value)| (row.to_string(), value.to_string())).collect()
 }
 
-/// Runs `suite` on a LevelDB and on a double; `reopen` closes and opens.
-fn both_states(suite: impl Fn(&mut dyn FnMut() -> Box<dyn Generations>)) {
+/// Runs `suite` on a LevelDB; `open` closes and opens.
+pub(super) fn on_leveldb(suite: impl Fn(&mut dyn FnMut() -> LevelGenerations)) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
     LevelGenerations::create(&path, &rows(&[("a", Some("1"))]), CACHE)
         .unwrap()
         .close(Duration::from_secs(10))
         .unwrap();
-    suite(&mut || Box::new(LevelGenerations::open(&path, CACHE, LastRun::Killed).unwrap()));
-    let disk = Disk::new(1, ConfState::default(), &rows(&[("a", Some("1"))]));
-    suite(&mut || Box::new(disk.open(false).1));
+    suite(&mut || LevelGenerations::open(&path, CACHE, LastRun::Killed).unwrap());
 }
+
+/// As [`on_leveldb`], on a double.
+pub(super) fn on_double(suite: impl Fn(&mut dyn FnMut() -> MemoryGenerations)) {
+    let disk = Disk::new(1, ConfState::default(), &rows(&[("a", Some("1"))]));
+    suite(&mut || disk.open(false).1);
+}
+
+/// Runs a suite on a LevelDB and on a double.
+macro_rules! both_states {
+    ($suite:expr) => {
+        $crate::store::suite::on_leveldb($suite);
+        $crate::store::suite::on_double($suite);
+    };
+}
+pub(super) use both_states;
 
 #[test]
 fn rows_are_read_scanned_changed_and_kept() {
-    both_states(|open| {
+    both_states!(|open| {
         let generations = open();
         let state = generations.live();
         assert_eq!(state.get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
@@ -433,7 +451,7 @@ fn rows_are_read_scanned_changed_and_kept() {
 
 #[test]
 fn a_scan_ends_at_a_break_and_sees_one_moment() {
-    both_states(|open| {
+    both_states!(|open| {
         let generations = open();
         let state = generations.live();
         state.write(&rows(&[("b", Some("2")), ("c", Some("3"))])).unwrap();
@@ -452,7 +470,7 @@ fn a_scan_ends_at_a_break_and_sees_one_moment() {
 
 #[test]
 fn a_replaced_generation_serves_its_readers_and_then_goes() {
-    both_states(|open| {
+    both_states!(|open| {
         let mut generations = open();
         let old = generations.live();
         let new = generations.replace(&rows(&[("n", Some("new"))])).unwrap();

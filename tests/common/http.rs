@@ -79,13 +79,19 @@ impl Reply {
 /// A kept-alive connection to one node; it is made anew after a failure.
 pub struct Session {
     port: u16,
+    silence: Duration,
     stream: Option<BufReader<TcpStream>>,
 }
 
 impl Session {
     /// A session with the node on `port`; nothing is sent yet.
     pub fn new(port: u16) -> Session {
-        Session { port, stream: None }
+        Session::patient(port, SILENCE)
+    }
+
+    /// The same, of a client that gives a silent node up after `silence`.
+    pub fn patient(port: u16, silence: Duration) -> Session {
+        Session { port, silence, stream: None }
     }
 
     /// True while the connection of an earlier request is still at hand.
@@ -103,7 +109,7 @@ impl Session {
     ) -> io::Result<Reply> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => BufReader::new(connect(self.port)?),
+            None => BufReader::new(connect_within(self.port, self.silence)?),
         };
         stream.get_mut().write_all(&request(self.port, method, path, headers, body))?;
         let reply = read_reply(&mut stream, method == "HEAD")?;
@@ -122,14 +128,19 @@ impl Session {
 
 /// A connection to a node on this machine.
 pub fn connect(port: u16) -> io::Result<TcpStream> {
+    connect_within(port, SILENCE)
+}
+
+/// The same; whatever the node does may take as long as `silence`.
+pub fn connect_within(port: u16, silence: Duration) -> io::Result<TcpStream> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let stream = TcpStream::connect_timeout(&address, SILENCE).map_err(|error| match error.kind() {
+    let stream = TcpStream::connect_timeout(&address, silence).map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => error,
         // A connection that was never made sent nothing either.
         _ => io::Error::new(io::ErrorKind::ConnectionRefused, error),
     })?;
-    stream.set_read_timeout(Some(SILENCE))?;
-    stream.set_write_timeout(Some(SILENCE))?;
+    stream.set_read_timeout(Some(silence))?;
+    stream.set_write_timeout(Some(silence))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

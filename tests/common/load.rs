@@ -52,6 +52,8 @@ pub struct Writer {
     pub done: u64,
     /// When each request of the last run began to be sent, and how it ended.
     pub endings: Vec<(Instant, Ending)>,
+    /// What was said of each request of the last run that was not acknowledged.
+    pub complaints: Vec<String>,
 }
 
 impl Writer {
@@ -65,13 +67,24 @@ impl Writer {
             .collect();
         let dice = Dice::new(seed);
         let name = name.to_owned();
-        Writer { name, port, units, dice, count: 0, largest, done: 0, endings: Vec::new() }
+        Writer {
+            name,
+            port,
+            units,
+            dice,
+            count: 0,
+            largest,
+            done: 0,
+            endings: Vec::new(),
+            complaints: Vec::new(),
+        }
     }
 
     /// Writes until `stop` is set or nobody listens any more. `pulse` counts acknowledged writes.
     pub fn run(&mut self, stop: &AtomicBool, pulse: &AtomicU64) {
         let mut session = Session::new(self.port);
         self.endings.clear();
+        self.complaints.clear();
         while !stop.load(Ordering::Relaxed) {
             let start = Instant::now();
             let ending = self.step(&mut session);
@@ -110,14 +123,18 @@ impl Writer {
                 session.send("POST", "/batch", &[], Some(body.as_bytes()))
             }
         };
-        match result {
-            Ok(reply) => unit.note(&reply, value),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ending::Gone,
-            Err(_) => {
+        let (ending, complaint) = match result {
+            Ok(reply) => (unit.note(&reply, value), reply.text()),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => (Ending::Gone, error.to_string()),
+            Err(error) => {
                 unit.maybe.push(value);
-                Ending::Unknown
+                (Ending::Unknown, error.to_string())
             }
+        };
+        if ending != Ending::Done {
+            self.complaints.push(complaint);
         }
+        ending
     }
 
     /// Reads every key from `node` and compares it with the ledger; panics on anything lost, wrong or half. What

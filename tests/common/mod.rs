@@ -9,12 +9,22 @@
 // Each test file is its own crate and uses its own part of this module.
 #![allow(dead_code, unused_imports)]
 
+pub mod clients;
+pub mod disk;
+pub mod fleet;
+pub mod group;
+pub mod history;
 pub mod home;
 pub mod http;
+pub mod library;
+pub mod linear;
 pub mod load;
+pub mod net;
 pub mod node;
 pub mod three;
 
+pub use fleet::Fleet;
+pub use group::Group;
 pub use home::{Home, Outcome, PROGRAM, finish, free_port};
 pub use http::{Reply, Session, encode};
 pub use node::{Launch, Node};

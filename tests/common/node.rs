@@ -4,9 +4,19 @@ use super::home::{Gathered, Outcome, PROGRAM};
 use super::http::{self, Reply, Session};
 use super::{PATIENCE, pause};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
+
+/// The process that was last started for each port.
+static STARTED: LazyLock<Mutex<HashMap<u16, u32>>> = LazyLock::new(Mutex::default);
+
+/// The id of the process that was last started on `port`.
+pub fn started_on(port: u16) -> Option<u32> {
+    STARTED.lock().expect("the started processes").get(&port).copied()
+}
 
 /// How a node starts; the same launch starts it again.
 #[derive(Debug, Clone)]
@@ -123,6 +133,7 @@ impl Node {
     fn spawn(launch: Launch, mut command: Command) -> Node {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{PROGRAM}: {error}"));
+        STARTED.lock().expect("the started processes").insert(launch.port, child.id());
         let out = Gathered::from(child.stdout.take().expect("stdout"));
         let err = Gathered::from(child.stderr.take().expect("stderr"));
         let (port, data) = (launch.port, launch.data.clone());

@@ -1,449 +1,303 @@
-//! One seed's world: a disk, a member that lives until it crashes and is opened again, and clients that write.
+//! One seed's world: masters, a group of workers, clients, and what goes wrong; then calm, and what must hold at the
+//! end.
 
-use crate::model::Model;
-use catstore::cluster::slots::SlotTable;
-use catstore::error::Result;
-use catstore::replica::command::{BatchCommand, Command, Condition, Put, Reply, Request};
-use catstore::replica::keyspace::{Keyspace, founding_rows};
-use catstore::replica::member::{Flush, Member, NOBODY, Ticket};
-use catstore::store::doubles::{Disk, MemoryGenerations, MemoryLog, Random};
-use catstore::store::keys;
-use catstore::store::log::{LogWrite, RaftLog};
-use catstore::store::record::{Record, checksum};
-use catstore::store::state::{Batch, Generations, State, Visit};
-use raft::eraftpb::{ConfState, Entry, HardState};
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::ControlFlow;
-use std::sync::Arc;
+use crate::bug::Bug;
+use crate::client::{Client, KEYS};
+use crate::event::{Caller, Event, Place};
+use crate::group::Group;
+use crate::history::History;
+use crate::node::Subject;
+use crate::operator::Operator;
+use crate::system::{MS, SECOND, System, Totals};
+use crate::trouble::{self, Theme};
+use catstore::cluster::membership::{Wanted, wanted, wanted_masters};
+use catstore::replica::directory::DirectoryMachine;
+use catstore::replica::keyspace::Keyspace;
+use catstore::replica::machine::Machine;
 
-/// A bug put in on purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
-    /// None.
-    None,
-    /// Acknowledges before the log is synced.
-    NoSync,
-    /// Replays the state's write-ahead logs after a power loss.
-    TrustLogs,
-    /// Cuts the log up to what is applied, without a flush.
-    CutBeyondTables,
-    /// Writes the records and the applied index in two batches.
-    AppliedApart,
-}
+/// Faults go on for so long, at least.
+const FAULTS: u64 = 60 * SECOND;
+/// Every seed has so many operations.
+const OPERATIONS: u64 = 500;
+/// After so long without faults everything must be as it should be.
+const CALM: u64 = 30 * SECOND;
 
-/// What happened in all seeds of a run.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Totals {
-    lives: u64,
-    power_losses: u64,
-    kills: u64,
-    disk_errors: u64,
-    crashes_at_steps: u64,
-    entries: u64,
-    commands: u64,
-    clears: u64,
-    flushes: u64,
-    unknown_kept: u64,
-    unknown_lost: u64,
-}
-
-impl Totals {
-    /// Every kind of event must have happened in a run of many seeds.
-    pub fn check(&self, seeds: u64) {
-        let events = [
-            self.power_losses,
-            self.kills,
-            self.disk_errors,
-            self.crashes_at_steps,
-            self.clears,
-            self.flushes,
-            self.unknown_kept,
-            self.unknown_lost,
-        ];
-        assert!(
-            seeds < 50 || events.iter().all(|count| *count > seeds / 10),
-            "a kind of event is too rare: {self:?}"
-        );
-    }
-}
-
-type Subject = Member<Keyspace, Log, Root>;
-
-/// A world of one seed.
+/// A world.
 pub struct World {
-    random: Random,
-    bug: Bug,
-    disk: Disk,
-    model: Model,
-    clock: u64,
-    next_ticket: Ticket,
-    next_value: u64,
-    past_ids: Vec<Request>,
+    /// Time, chance, network, counts.
+    pub sys: System,
+    /// The masters.
+    pub masters: Group<DirectoryMachine>,
+    /// The workers.
+    pub workers: Group<Keyspace>,
+    /// Who looks after them.
+    pub operator: Operator,
+    /// What the seed is about.
+    pub theme: Theme,
+    /// No more workers than so many.
+    pub most_workers: usize,
+    /// The next joint configuration is split.
+    pub split_joint: bool,
+    clients: Vec<Client>,
+    history: History,
+    calm_since: u64,
+}
+
+/// What a seed came to.
+pub struct Outcome {
+    /// What happened.
+    pub totals: Totals,
+    /// A hash of everything that happened, in order.
+    pub trace: u64,
+    /// How many events there were.
+    pub events: u64,
+    /// What must not be, if it was.
+    pub failure: Option<String>,
+}
+
+/// Lives through the world of `seed`.
+pub fn live(seed: u64, bug: Bug) -> Outcome {
+    let mut world = World::new(seed, bug);
+    let failure = world.live().err();
+    let failure = failure.map(|why| format!("theme {}, {} ms: {why}", world.theme.name, world.sys.now / MS));
+    let (masters, workers) = (world.masters.watch().compared, world.workers.watch().compared);
+    let mut totals = world.sys.totals;
+    totals.0.insert("state digests compared", masters + workers);
+    Outcome { totals, trace: world.sys.trace, events: world.sys.events, failure }
 }
 
 impl World {
-    /// A new world.
-    pub fn new(seed: u64, bug: Bug) -> World {
-        let membership = ConfState { voters: vec![1], ..ConfState::default() };
-        let rows = founding_rows(&SlotTable::whole(0)).expect("founding rows");
-        let disk = Disk::new(seed, membership, &rows);
-        disk.trust_logs(bug == Bug::TrustLogs);
-        let random = Random::new(seed ^ 0x00C0_FFEE);
-        let model = Model::default();
+    fn new(seed: u64, bug: Bug) -> World {
+        let mut sys = System::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x00C0_FFEE, bug);
+        let theme = trouble::theme(seed);
+        sys.power_after_vote = theme.power_after_vote;
+        sys.ttl = theme.name != "reads";
+        let dead_after = sys.between(3, 10) * SECOND;
+        let sizes = match theme.name {
+            "snapshots" => (sys.between(300, 2000), sys.between(500, 3000)),
+            _ => (sys.between(1000, 8000), sys.between(3000, 30_000)),
+        };
+        let operator = Operator::new(dead_after, sizes);
+        let (masters, workers) = (Group::new("masters"), Group::new("workers"));
+        let most_workers = sys.between(3, 6) as usize;
         World {
-            random,
-            bug,
-            disk,
-            model,
-            clock: 1000,
-            next_ticket: NOBODY + 1,
-            next_value: 0,
-            past_ids: Vec::new(),
+            sys,
+            masters,
+            workers,
+            operator,
+            theme,
+            most_workers,
+            split_joint: false,
+            clients: Vec::new(),
+            history: History::default(),
+            calm_since: 0,
         }
     }
 
-    /// Lives and dies some times. Errors say what a client would have seen that it must not.
-    pub fn live(&mut self, totals: &mut Totals) -> Result<(), String> {
-        let lives = 3 + self.random.up_to(12);
-        let mut power_lost = false;
-        let mut candidate: Option<Model> = None;
-        for life in 0..lives {
-            totals.lives += 1;
-            let mut member = self.open(power_lost).map_err(|why| format!("life {life}: {why}"))?;
-            self.compare(&member, candidate.take(), totals).map_err(|why| format!("life {life}: {why}"))?;
-            if life + 1 == lives {
-                return Ok(());
+    fn live(&mut self) -> Result<(), String> {
+        self.begin_world()?;
+        while let Some(event) = self.sys.next() {
+            if self.sys.faults && self.sys.now >= FAULTS && self.done() >= OPERATIONS {
+                self.calm_down()?;
             }
-            if self.random.up_to(9) < 7 {
-                let steps = 1 + self.random.up_to(40) as u64;
-                if self.random.up_to(3) == 0 {
-                    self.disk.fail_at(steps);
-                } else {
-                    self.disk.crash_at(steps);
+            if !self.sys.faults && self.sys.now >= self.calm_since + CALM {
+                return self.judge().map_err(|why| {
+                    let now = self.sys.now;
+                    format!("{why}\n{}{}", self.masters.describe(now), self.workers.describe(now))
+                });
+            }
+            self.on(event)?;
+            self.split_if_joint();
+        }
+        Err("nothing happens any longer".into())
+    }
+
+    fn done(&self) -> u64 {
+        self.clients.iter().map(|client| client.done).sum()
+    }
+
+    fn begin_world(&mut self) -> Result<(), String> {
+        self.operator.found(&mut self.sys, &mut self.masters)?;
+        for _ in 0..self.sys.between(0, 2) {
+            self.operator.join_master(&mut self.sys);
+        }
+        let workers = self.sys.between(3.min(self.most_workers as u64), self.most_workers as u64);
+        for _ in 0..workers {
+            self.operator.join(&mut self.sys, None);
+        }
+        for number in 0..self.sys.between(3, 8) {
+            let home = self.sys.between(1, workers);
+            let stays = self.sys.one_in(2);
+            let pause = self.sys.between(100, 300);
+            self.clients.push(Client::new(number, home, stays, pause));
+            let later = self.sys.between(2000, 4000) * MS;
+            self.sys.after(later, Event::Client(number));
+        }
+        self.sys.after(SECOND, Event::Duty);
+        let first = self.sys.between(2, 8) * SECOND;
+        self.sys.after(first, Event::Trouble);
+        Ok(())
+    }
+
+    /// Clients that hurry: for what lasts only some hundred milliseconds.
+    pub fn hurry(&mut self, leader: u64) {
+        let until = self.sys.now + 3 * SECOND;
+        self.clients.iter_mut().for_each(|client| client.hurry = (until, leader));
+    }
+
+    /// Clients only read for a while, so that nobody falls behind.
+    pub fn quiet(&mut self, until: u64) {
+        self.clients.iter_mut().for_each(|client| client.quiet = until);
+    }
+
+    fn on(&mut self, event: Event) -> Result<(), String> {
+        let World { sys, masters, workers, operator, clients, history, .. } = self;
+        match event {
+            Event::Wake(place, _)
+            | Event::Effect(place, ..)
+            | Event::Finish(place, _)
+            | Event::Die(place, ..)
+            | Event::Start(place)
+            | Event::Parcel(place, _)
+            | Event::Forged(place, _)
+            | Event::Unreachable(place, ..)
+            | Event::Flushed(place, _)
+            | Event::Ask(place, ..)
+            | Event::Serve(place, ..)
+            | Event::Chunk(place, ..)
+            | Event::Pulled(place, ..)
+            | Event::Want(place, ..)
+            | Event::Leave(place, _)
+            | Event::Question(place, ..) => match place {
+                Place::Master(_) => masters.on(sys, place, event),
+                _ => workers.on(sys, place, event),
+            },
+            Event::Answer(Caller::Client { client, attempt }, answer) => {
+                match clients.get_mut(client as usize) {
+                    Some(client) => client.answer(sys, history, attempt, answer),
+                    None => Ok(()),
                 }
             }
-            candidate = self.write_until_death(&mut member, totals)?;
-            drop(member);
-            power_lost = self.die(totals);
+            Event::Answer(Caller::Operator(task), answer) => {
+                operator.answer(sys, task, answer, masters, workers)
+            }
+            Event::Client(client) => {
+                let there = workers.there();
+                match clients.get_mut(client as usize) {
+                    Some(client) if !there.is_empty() => client.act(sys, history, &there),
+                    _ => sys.after(SECOND, Event::Client(client)),
+                }
+                Ok(())
+            }
+            Event::Patience(client, attempt) => {
+                if let Some(client) = clients.get_mut(client as usize) {
+                    client.lose_patience(sys, history, attempt);
+                }
+                Ok(())
+            }
+            Event::Heartbeat(place) => {
+                operator.beat(sys, place, masters);
+                Ok(())
+            }
+            Event::Heard(master, worker) => {
+                operator.hear(sys, master, worker, masters, workers);
+                Ok(())
+            }
+            Event::Duty => operator.duty(sys, masters),
+            Event::Again(task) => operator.again(sys, task, masters),
+            Event::Trouble => self.trouble(),
+            Event::Scene(scene) => self.scene(scene),
+            Event::Calm => {
+                sys.net.lose = 0;
+                sys.net.repeat = 0;
+                sys.net.slow = 0;
+                Ok(())
+            }
+        }
+    }
+
+    /// No faults from here on: links work, disks are fast, everybody comes back.
+    fn calm_down(&mut self) -> Result<(), String> {
+        self.sys.faults = false;
+        self.calm_since = self.sys.now;
+        self.sys.net.heal();
+        calm(&mut self.sys, &mut self.masters);
+        calm(&mut self.sys, &mut self.workers);
+        let past = std::mem::take(&mut self.history.past);
+        for (request, answer) in past.into_iter().rev().take(30) {
+            let client = self.sys.random.up_to(self.clients.len() - 1);
+            self.clients[client].audit.push((request, answer));
         }
         Ok(())
     }
 
-    fn open(&mut self, power_lost: bool) -> Result<Subject, String> {
-        let (log, generations) = self.disk.open(power_lost);
-        let log = Log { inner: log, bug: self.bug };
-        let root = Root { inner: generations, bug: self.bug };
-        let seed = self.random.draw();
-        let mut member =
-            Member::open(1, seed, log, root).map_err(|error| format!("it does not open: {error}"))?;
-        let outputs = member.run(&mut |_| {}).map_err(|error| format!("it does not start: {error}"))?;
-        if !outputs.replies.is_empty() || !member.may_read_alone() {
-            return Err("a lone voter does not serve after its start".into());
+    /// What must hold at the end.
+    fn judge(&mut self) -> Result<(), String> {
+        for client in &self.clients {
+            client.judge(self.sys.now)?;
         }
-        Ok(member)
-    }
-
-    /// The state must be the model, or the model and the whole of what was under way.
-    fn compare(
-        &mut self,
-        member: &Subject,
-        candidate: Option<Model>,
-        totals: &mut Totals,
-    ) -> Result<(), String> {
-        let seen = visible(&*member.state(), member)?;
-        if let Some(candidate) = candidate {
-            if same(&seen, &candidate) {
-                totals.unknown_kept += 1;
-                self.model = candidate;
-                return Ok(());
-            }
-            totals.unknown_lost += 1;
+        let leader = self.masters.leader().ok_or("no master leads at the end")?;
+        let directory = self.masters.nodes[&leader].up.as_ref().map(|up| up.member.machine().publish());
+        let directory = directory.ok_or("no master leads at the end")?;
+        if !self.operator.is_idle() {
+            return Err(format!("the operator is not done: {}", self.operator.pending()));
         }
-        if same(&seen, &self.model) {
-            return Ok(());
+        agree(&self.masters, &wanted_masters(&directory), "masters")?;
+        agree(&self.workers, &wanted(&directory.view(), 0), "workers")?;
+        let version = self.workers.leader().map(|leader| &self.workers.nodes[&leader]);
+        let counters =
+            version.and_then(|node| node.up.as_ref()).map(|up| up.member.machine().publish().counters);
+        let counters = counters.ok_or("no worker leads at the end")?;
+        if counters.version < self.sys.acknowledged {
+            return Err(format!(
+                "version {} at the end, {} was acknowledged",
+                counters.version, self.sys.acknowledged
+            ));
         }
-        Err(format!(
-            "acknowledged: {:?}\nfound: {:?} at version {}, {} ids",
-            self.model, seen.keys, seen.version, seen.requests
-        ))
-    }
-
-    /// Returns what the state will be if the entry whose outcome is unknown was written.
-    fn write_until_death(
-        &mut self,
-        member: &mut Subject,
-        totals: &mut Totals,
-    ) -> Result<Option<Model>, String> {
-        let mut flushes: Vec<Flush> = Vec::new();
-        for _ in 0..self.random.up_to(60) {
-            // A whole seed takes less than ten minutes of the group's clock: no request id is forgotten.
-            self.clock += self.random.up_to(300) as u64;
-            let mut queue = VecDeque::new();
-            let mut requests = Vec::new();
-            for _ in 0..self.random.up_to(5) {
-                let request = self.request();
-                requests.push((self.next_ticket, request.clone()));
-                queue.push_back((self.next_ticket, request));
-                self.next_ticket += 1;
-            }
-            if self.random.up_to(9) == 0 {
-                member.tick();
-            }
-            while !queue.is_empty() || !requests.is_empty() {
-                let waiting = queue.len();
-                let refused = member.propose(self.clock, &mut queue);
-                if !refused.is_empty() {
-                    return Err(format!("a lone leader refuses: {}", refused[0].1));
-                }
-                let entry: Vec<(Ticket, Request)> = requests.drain(..waiting - queue.len()).collect();
-                let mut after = self.model.clone();
-                let expected: Vec<Reply> = entry.iter().map(|(_, request)| after.apply(request)).collect();
-                let Ok(outputs) = member.run(&mut |_| {}) else { return Ok(Some(after)) };
-                let tickets: Vec<Ticket> = entry.iter().map(|(ticket, _)| *ticket).collect();
-                let answered: Vec<Ticket> = outputs.replies.iter().map(|(ticket, _)| *ticket).collect();
-                if answered != tickets {
-                    return Err(format!("{tickets:?} were proposed, {answered:?} answered"));
-                }
-                for ((_, reply), expected) in outputs.replies.into_iter().zip(expected) {
-                    let reply = reply.map_err(|error| error.to_string())?;
-                    if reply != expected {
-                        return Err(format!("the reply is {reply:?}, not {expected:?}"));
-                    }
-                    totals.clears += u64::from(matches!(reply, Reply::Cleared { .. }));
-                }
-                self.model = after;
-                totals.entries += outputs.entries;
-                totals.commands += outputs.commands;
-                flushes.extend(outputs.flush);
-            }
-            // What the thread does every 32 MiB, here at any time; its answer may come late.
-            if self.random.up_to(7) == 0 {
-                flushes.push(Flush { state: member.state(), index: member.core().log().last_index() });
-            }
-            if self.random.up_to(3) == 0
-                && let Some(flush) = flushes.pop()
-            {
-                if flush.state.flush().is_err() || member.flushed(flush.index).is_err() {
-                    return Ok(None);
-                }
-                totals.flushes += 1;
-            }
-        }
-        // Killed between two steps, with what is due by itself perhaps in the log: it changes nothing visible.
-        Ok(None)
-    }
-
-    /// Ends the life; true if the power was lost.
-    fn die(&mut self, totals: &mut Totals) -> bool {
-        totals.crashes_at_steps += u64::from(!self.disk.fault_is_pending());
-        match self.random.up_to(3) {
-            0 => {
-                totals.kills += 1;
-                self.disk.kill();
-                false
-            }
-            1 => {
-                totals.kills += 1;
-                totals.disk_errors += 1;
-                self.disk.kill();
-                true
-            }
-            _ => {
-                totals.power_losses += 1;
-                let seed = self.random.draw();
-                self.disk.crash(seed);
-                true
-            }
-        }
-    }
-
-    fn request(&mut self) -> Request {
-        if self.random.up_to(11) == 0 && !self.past_ids.is_empty() {
-            let position = self.random.up_to(self.past_ids.len() - 1);
-            return self.past_ids[position].clone();
-        }
-        let command = self.command();
-        let id = (self.random.up_to(3) == 0).then(|| format!("id{}", self.random.draw()));
-        let request = Request { id, command };
-        if request.id.is_some() {
-            self.past_ids.push(request.clone());
-        }
-        request
-    }
-
-    fn command(&mut self) -> Command {
-        match self.random.up_to(19) {
-            0..=9 => Command::Put(self.put()),
-            10..=13 => Command::Delete { key: self.key(), condition: self.condition() },
-            14..=18 => {
-                let mut commands = Vec::new();
-                for _ in 0..self.random.up_to(4) {
-                    commands.push(match self.random.up_to(5) {
-                        0 => BatchCommand::Check { key: self.key(), condition: self.condition() },
-                        1 => BatchCommand::Delete { key: self.key() },
-                        _ => BatchCommand::Put(Put { condition: Condition::Any, ..self.put() }),
-                    });
-                }
-                Command::Batch(commands)
-            }
-            _ => Command::Clear,
-        }
-    }
-
-    fn put(&mut self) -> Put {
-        self.next_value += 1;
-        let value = self.next_value.to_string().into_bytes();
-        Put {
-            key: self.key(),
-            checksum: checksum(&value),
-            value,
-            content_type: String::new(),
-            ttl: None,
-            condition: self.condition(),
-        }
-    }
-
-    fn key(&mut self) -> Vec<u8> {
-        format!("{{t}}{}", self.random.up_to(7)).into_bytes()
-    }
-
-    fn condition(&mut self) -> Condition {
-        match self.random.up_to(9) {
-            0 => Condition::Absent,
-            1 => Condition::Exists,
-            2 => Condition::Version(self.random.up_to(self.model.version as usize + 1) as u64),
-            _ => Condition::Any,
-        }
-    }
-}
-
-/// What a reader of the state sees.
-struct Seen {
-    keys: BTreeMap<Vec<u8>, crate::model::Entry>,
-    version: u64,
-    requests: u64,
-}
-
-/// The remembered replies themselves show in the replies to repeats.
-fn same(seen: &Seen, model: &Model) -> bool {
-    seen.keys == model.keys && seen.version == model.version && seen.requests == model.replies.len() as u64
-}
-
-fn visible(state: &dyn State, member: &Subject) -> Result<Seen, String> {
-    use catstore::replica::machine::Machine as _;
-    let (from, to) = keys::records();
-    let counters = member.machine().publish().counters;
-    let mut model = Seen { keys: BTreeMap::new(), version: counters.version, requests: counters.requests };
-    let mut problem = None;
-    state
-        .scan(&from, &to, &mut |row, value| {
-            match (keys::record_key(row), Record::decode(value.to_vec())) {
-                (Some(key), Ok(record)) => {
-                    model.keys.insert(key.to_vec(), (record.value().to_vec(), record.meta.version));
-                }
-                (_, Err(error)) => problem = Some(error.to_string()),
-                (None, _) => problem = Some("a row without a key".into()),
-            }
-            ControlFlow::Continue(())
-        })
-        .map_err(|error| error.to_string())?;
-    if counters.keys != model.keys.len() as u64 {
-        return Err("the counted keys are not the stored ones".into());
-    }
-    problem.map_or(Ok(model), Err)
-}
-
-/// The double of the log, with room for bugs.
-pub struct Log {
-    inner: MemoryLog,
-    bug: Bug,
-}
-
-impl RaftLog for Log {
-    fn truncated(&self) -> (u64, u64) {
-        self.inner.truncated()
-    }
-    fn last_index(&self) -> u64 {
-        self.inner.last_index()
-    }
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>> {
-        self.inner.entries(low, high, max_bytes)
-    }
-    fn term(&self, index: u64) -> Result<Option<u64>> {
-        self.inner.term(index)
-    }
-    fn hard_state(&self) -> HardState {
-        self.inner.hard_state()
-    }
-    fn membership(&self) -> (ConfState, u64) {
-        self.inner.membership()
-    }
-    fn write(&mut self, mut write: LogWrite) -> Result<()> {
-        if self.bug == Bug::NoSync {
-            write.sync = false;
-        }
-        self.inner.write(write)?;
-        if self.bug == Bug::CutBeyondTables && self.inner.last_index() > 3 {
-            self.inner.cut(self.inner.last_index() - 3)?;
-        }
+        let given_up = self.history.check(KEYS)?;
+        (0..given_up).for_each(|_| self.sys.count("history too hard to check"));
+        (0..self.history.len()).for_each(|_| self.sys.count("operation in a history"));
         Ok(())
     }
-    fn cut(&mut self, index: u64) -> Result<()> {
-        self.inner.cut(index)
-    }
-    fn reset(&mut self, index: u64, term: u64) -> Result<()> {
-        self.inner.reset(index, term)
-    }
-    fn syncs(&self) -> u64 {
-        self.inner.syncs()
-    }
-    fn bytes(&self) -> u64 {
-        self.inner.bytes()
+}
+
+fn calm<M: Subject>(sys: &mut System, group: &mut Group<M>) {
+    for node in group.nodes.values_mut().filter(|node| !node.gone) {
+        node.disk.crash_at(u64::MAX);
+        node.planned = None;
+        node.paused_until = node.paused_until.min(sys.now);
+        node.slow_disk = (0, 0);
+        let soon = sys.between(0, 2000) * MS;
+        sys.after(soon, Event::Start(M::place(node.id)));
     }
 }
 
-/// The double of the generations, with room for bugs.
-pub struct Root {
-    inner: MemoryGenerations,
-    bug: Bug,
-}
-
-impl Root {
-    fn wrap(&self, state: Arc<dyn State>) -> Arc<dyn State> {
-        if self.bug == Bug::AppliedApart { Arc::new(Apart(state)) } else { state }
+/// Everybody is where the directory wants it, by the odd rule, and has applied the same.
+fn agree<M: Subject>(group: &Group<M>, wanted: &Wanted, name: &str) -> Result<(), String> {
+    let there: std::collections::BTreeSet<u64> = group.running().into_iter().collect();
+    if there != wanted.members {
+        return Err(format!("{name}: {there:?} run at the end, the directory wants {:?}", wanted.members));
     }
-}
-
-impl Generations for Root {
-    fn live(&self) -> Arc<dyn State> {
-        self.wrap(self.inner.live())
+    let leader = group.leader().ok_or_else(|| format!("{name}: nobody leads at the end"))?;
+    let membership = group.membership(leader).cloned().unwrap_or_default();
+    let mut members: Vec<u64> = membership.voters.iter().chain(&membership.learners).copied().collect();
+    members.sort_unstable();
+    let odd = wanted.members.len() - usize::from(wanted.members.len().is_multiple_of(2));
+    let joint = !membership.voters_outgoing.is_empty();
+    if joint || membership.voters.len() != odd || !members.iter().eq(&wanted.members) {
+        return Err(format!(
+            "{name}: the configuration at the end is {membership:?}, the directory wants {wanted:?}"
+        ));
     }
-    fn replace(&mut self, rows: &Batch) -> Result<Arc<dyn State>> {
-        let state = self.inner.replace(rows)?;
-        Ok(self.wrap(state))
+    let mut states: Vec<(u64, u64, u64)> = Vec::new();
+    for node in group.nodes.values() {
+        if let Some(up) = &node.up {
+            states.push((up.member.machine().position().index, node.disk.digest(), node.id));
+        }
     }
-}
-
-/// Writes the counters apart from the rest.
-struct Apart(Arc<dyn State>);
-
-impl State for Apart {
-    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.0.get(row)
-    }
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<()> {
-        self.0.scan(from, to, visit)
-    }
-    fn write(&self, batch: &Batch) -> Result<()> {
-        let (counters, rest): (Vec<_>, Vec<_>) =
-            batch.changes.iter().cloned().partition(|(row, _)| row == &keys::COUNTERS_ROW);
-        self.0.write(&Batch { changes: rest })?;
-        self.0.write(&Batch { changes: counters })
-    }
-    fn flush(&self) -> Result<()> {
-        self.0.flush()
-    }
-    fn failure(&self) -> Option<catstore::error::Error> {
-        self.0.failure()
+    let newest = states.iter().map(|(index, _, _)| *index).max().unwrap_or(0);
+    match states.iter().find(|(index, _, _)| index + 40 < newest) {
+        Some(behind) => Err(format!("{name}: a member is behind at the end: {behind:?} of {states:?}")),
+        None => Ok(()),
     }
 }

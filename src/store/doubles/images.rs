@@ -4,8 +4,15 @@ use super::super::log::LogWrite;
 use super::super::state::Batch;
 use raft::eraftpb::{ConfState, Entry, HardState};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
-pub(super) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+/// Rows, and a digest of them. Clones share the rows until one of them changes.
+#[derive(Clone, Default)]
+pub(super) struct Rows {
+    map: Arc<BTreeMap<Vec<u8>, Vec<u8>>>,
+    digest: u64,
+}
 
 #[derive(Clone, Default)]
 pub(super) struct LogImage {
@@ -19,7 +26,7 @@ pub(super) struct LogImage {
 pub(super) enum LogChange {
     Write(LogWrite),
     Cut(u64),
-    Reset(u64, u64),
+    Reset(u64, u64, (ConfState, u64)),
 }
 
 #[derive(Clone, Default)]
@@ -75,35 +82,69 @@ impl LogImage {
                     self.truncated = (*index, term);
                 }
             }
-            LogChange::Reset(index, term) => {
+            LogChange::Reset(index, term, membership) => {
                 self.entries.clear();
                 self.truncated = (*index, *term);
+                self.hard_state.commit = self.hard_state.commit.max(*index);
+                self.membership = membership.clone();
             }
         }
     }
 }
 
 impl GenerationImage {
+    /// One whose rows all lie in tables.
+    pub(super) fn of(rows: &Batch) -> GenerationImage {
+        let mut tables = Rows::default();
+        tables.apply(rows);
+        GenerationImage { rows: tables.clone(), tables, logs: Vec::new() }
+    }
+
     /// What an open finds: the tables, and what is left of each log, in order.
     pub(super) fn replay_logs(&mut self) {
         self.rows = self.tables.clone();
-        self.logs.iter().flatten().for_each(|batch| apply(&mut self.rows, batch));
+        self.logs.iter().flatten().for_each(|batch| self.rows.apply(batch));
     }
 
     /// The oldest log's memtable becomes a table.
     pub(super) fn write_table(&mut self) {
         if !self.logs.is_empty() {
             let log = self.logs.remove(0);
-            log.iter().for_each(|batch| apply(&mut self.tables, batch));
+            log.iter().for_each(|batch| self.tables.apply(batch));
         }
     }
 }
 
-pub(super) fn apply(rows: &mut Rows, batch: &Batch) {
-    for (row, value) in &batch.changes {
-        match value {
-            Some(value) => rows.insert(row.clone(), value.clone()),
-            None => rows.remove(row),
-        };
+impl Rows {
+    pub(super) fn map(&self) -> &Arc<BTreeMap<Vec<u8>, Vec<u8>>> {
+        &self.map
     }
+
+    /// A number that two sets of rows share only if they are equal, as far as 64 bits can tell.
+    pub(super) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    pub(super) fn apply(&mut self, batch: &Batch) {
+        let map = Arc::make_mut(&mut self.map);
+        for (row, value) in &batch.changes {
+            let old = match value {
+                Some(value) => {
+                    self.digest = self.digest.wrapping_add(digest_of(row, value));
+                    map.insert(row.clone(), value.clone())
+                }
+                None => map.remove(row),
+            };
+            if let Some(old) = old {
+                self.digest = self.digest.wrapping_sub(digest_of(row, &old));
+            }
+        }
+    }
+}
+
+/// The same in every process of one build: the hasher has fixed keys.
+fn digest_of(row: &[u8], value: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (row, value).hash(&mut hasher);
+    hasher.finish()
 }

@@ -1,21 +1,24 @@
 //! Memory doubles of the stores, which lose what was not synced.
 //!
 //! A [`Disk`] is what survives a crash: it keeps apart what is durable from what a power loss may take. The log
-//! loses a suffix of its unsynced writes. The state loses the tail of *each* write-ahead log on its own, because
-//! LevelDB drops a full memtable's log without syncing it: a later batch may survive an earlier one. Everything
-//! random comes from seeds, so that a run replays.
+//! loses a suffix of its unsynced writes, each of them whole. The state loses the tail of *each* write-ahead log on its
+//! own, because LevelDB drops a full memtable's log without syncing it: a later batch may survive an earlier one. A
+//! generation that is not live goes with every crash. A step that a crash or an error of the disk hits happened or
+//! not. Everything random comes from seeds, so that a run replays.
 
+mod generations;
 mod images;
 mod stores;
 
-use super::state::Batch;
+use super::state::{Batch, Installed};
 use crate::error::{Error, Kind, Result};
-use images::{GenerationImage, LogChange, LogImage, apply};
+use images::{GenerationImage, LogChange, LogImage};
 use raft::eraftpb::ConfState;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use stores::{MemoryGenerations, MemoryLog, MemoryState};
+pub use generations::{MemoryBuilding, MemoryGenerations};
+pub use stores::{MemoryLog, MemoryState};
 
 /// A disk with one member's log and state. Clones share it.
 #[derive(Clone)]
@@ -47,13 +50,22 @@ impl Random {
     }
 }
 
-/// What a step of a store (a write, a sync, a flush, a switch) meets.
+/// What a step of a store (a write, a sync, a flush, a switch) meets. It may then have happened on the disk, or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     /// The disk returns an error; the store latches.
     Error,
-    /// The process dies in the middle of the step: it may have happened or not.
+    /// The process dies in the middle of the step.
     Crash,
+}
+
+/// A step that is under way: [`Contents::step`] begins it, [`Contents::end`] ends it.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Step {
+    fault: Option<Fault>,
+    /// Whether the disk has it.
+    happened: bool,
 }
 
 struct Contents {
@@ -68,19 +80,18 @@ struct Contents {
     syncs: u64,
     generations: BTreeMap<u64, GenerationImage>,
     live: u64,
+    next: u64,
+    installed: Option<Installed>,
     batches_per_log: usize,
     trust_logs: bool,
 }
 
 impl Disk {
-    /// A disk with an empty log of `membership` and a first generation that holds `rows`. Memtables are full after a
-    /// small number of batches that depends on `seed`.
+    /// A disk with an empty log of `membership` (of nobody, for a member that joins) and a first generation that holds
+    /// `rows`. Memtables are full after a small number of batches that depends on `seed`.
     pub fn new(seed: u64, membership: ConfState, rows: &Batch) -> Disk {
         let mut random = Random::new(seed);
         let log = LogImage { membership: (membership, 0), ..LogImage::default() };
-        let mut first = GenerationImage::default();
-        apply(&mut first.tables, rows);
-        first.rows = first.tables.clone();
         let batches_per_log = 1 + random.up_to(7);
         Disk(Arc::new(Mutex::new(Contents {
             random,
@@ -91,8 +102,10 @@ impl Disk {
             unsynced: Vec::new(),
             log,
             syncs: 0,
-            generations: [(1, first)].into(),
+            generations: [(1, GenerationImage::of(rows))].into(),
             live: 1,
+            next: 2,
+            installed: None,
             batches_per_log,
             trust_logs: false,
         })))
@@ -113,6 +126,13 @@ impl Disk {
         let epoch = disk.epoch;
         let log = MemoryLog { disk: self.clone(), epoch, opened_syncs: disk.syncs };
         (log, MemoryGenerations { disk: self.clone(), epoch })
+    }
+
+    /// A digest of the rows of the live generation as a reader sees them: equal rows have equal digests, and others, as
+    /// far as 64 bits can tell, do not. It is kept along and costs nothing.
+    pub fn digest(&self) -> u64 {
+        let disk = self.lock();
+        disk.generations.get(&disk.live).map_or(0, |live| live.rows.digest())
     }
 
     /// Plants a bug: after a power loss, [`Disk::open`] replays what is left of the write-ahead logs.
@@ -178,33 +198,36 @@ impl Contents {
         Ok(())
     }
 
-    /// Counts a step. `Ok(true)`: it happens; `Ok(false)`: the process dies, and by chance it happens or not.
-    fn step(&mut self, epoch: u64) -> Result<bool> {
+    /// Begins a step.
+    fn step(&mut self, epoch: u64) -> Result<Step> {
         self.check(epoch)?;
         if let Some(error) = &self.failure {
             return Err(Error::new(Kind::Failed, "the store failed earlier").cause(error.clone()));
         }
-        match &mut self.fault {
-            Some((steps, _)) if *steps > 1 => *steps -= 1,
-            Some((_, Fault::Error)) => {
-                self.fault = None;
-                let error = Error::new(Kind::Failed, "the disk returned an error");
-                self.failure = Some(error.clone());
-                return Err(error);
+        let fault = match &mut self.fault {
+            Some((steps, _)) if *steps > 1 => {
+                *steps -= 1;
+                None
             }
-            Some((_, Fault::Crash)) => {
-                self.fault = None;
-                return Ok(false);
-            }
-            None => {}
-        }
-        Ok(true)
+            _ => self.fault.take().map(|(_, fault)| fault),
+        };
+        Ok(Step { fault, happened: fault.is_none() || self.random.up_to(1) == 1 })
     }
 
-    /// Ends a step in which the process died: everything that is open is dead.
-    fn died(&mut self) -> Error {
-        self.epoch += 1;
-        Error::new(Kind::Failed, "crashed")
+    /// Ends a step. After a crash everything that is open is dead, after an error it latches.
+    fn end(&mut self, step: Step) -> Result<()> {
+        match step.fault {
+            None => Ok(()),
+            Some(Fault::Crash) => {
+                self.epoch += 1;
+                Err(Error::new(Kind::Failed, "crashed"))
+            }
+            Some(Fault::Error) => {
+                let error = Error::new(Kind::Failed, "the disk returned an error");
+                self.failure = Some(error.clone());
+                Err(error)
+            }
+        }
     }
 
     fn live_mut(&mut self) -> &mut GenerationImage {
@@ -212,12 +235,14 @@ impl Contents {
     }
 
     fn change_log(&mut self, epoch: u64, change: LogChange, sync: bool) -> Result<()> {
-        let alive = self.step(epoch)?;
-        self.log.change(&change);
-        self.unsynced.push(change);
-        if !alive {
-            return Err(self.died());
+        let step = self.step(epoch)?;
+        if step.fault.is_none() {
+            self.log.change(&change);
         }
+        if step.happened {
+            self.unsynced.push(change);
+        }
+        self.end(step)?;
         if sync {
             self.syncs += 1;
             self.durable_log = self.log.clone();

@@ -1,8 +1,8 @@
 //! The stores on a simulated disk.
 
 use super::super::log::{LogWrite, RaftLog};
-use super::super::state::{Batch, Generations, State, Visit};
-use super::images::{GenerationImage, LogChange, apply};
+use super::super::state::{Batch, State, View, Visit};
+use super::images::{GenerationImage, LogChange, Rows};
 use super::{Contents, Disk};
 use crate::error::{Error, Kind, Result};
 use raft::eraftpb::{ConfState, Entry, HardState};
@@ -77,8 +77,8 @@ impl RaftLog for MemoryLog {
         disk.change_log(self.epoch, LogChange::Cut(index), true)
     }
 
-    fn reset(&mut self, index: u64, term: u64) -> Result<()> {
-        self.disk.lock().change_log(self.epoch, LogChange::Reset(index, term), true)
+    fn reset(&mut self, index: u64, term: u64, membership: (ConfState, u64)) -> Result<()> {
+        self.disk.lock().change_log(self.epoch, LogChange::Reset(index, term, membership), true)
     }
 
     fn syncs(&self) -> u64 {
@@ -90,42 +90,11 @@ impl RaftLog for MemoryLog {
     }
 }
 
-/// Generations on a [`Disk`].
-pub struct MemoryGenerations {
-    pub(super) disk: Disk,
-    pub(super) epoch: u64,
-}
-
-impl Generations for MemoryGenerations {
-    fn live(&self) -> Arc<dyn State> {
-        let number = self.disk.lock().live;
-        Arc::new(MemoryState { disk: self.disk.clone(), epoch: self.epoch, number })
-    }
-
-    fn replace(&mut self, rows: &Batch) -> Result<Arc<dyn State>> {
-        let mut disk = self.disk.lock();
-        let alive = disk.step(self.epoch)?;
-        let switched = alive || disk.random.up_to(1) == 1;
-        if switched {
-            let mut generation = GenerationImage::default();
-            apply(&mut generation.tables, rows);
-            generation.rows = generation.tables.clone();
-            disk.live += 1;
-            *disk.live_mut() = generation;
-        }
-        if !alive {
-            return Err(disk.died());
-        }
-        drop(disk);
-        Ok(self.live())
-    }
-}
-
 /// A generation on a [`Disk`]. One that was replaced stays readable until the next open.
 pub struct MemoryState {
     pub(super) disk: Disk,
     pub(super) epoch: u64,
-    number: u64,
+    pub(super) number: u64,
 }
 
 impl MemoryState {
@@ -141,29 +110,16 @@ impl MemoryState {
 
 impl State for MemoryState {
     fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.with(|_, generation| Ok(generation.rows.get(row).cloned()))
+        self.with(|_, generation| Ok(generation.rows.map().get(row).cloned()))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<()> {
-        if from >= to {
-            return Ok(());
-        }
-        // Visited outside the lock: a visitor may read.
-        let rows: Vec<_> = self.with(|_, generation| {
-            let range = generation.rows.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
-            Ok(range.map(|(row, value)| (row.clone(), value.clone())).collect())
-        })?;
-        for (row, value) in &rows {
-            if visit(row, value) == ControlFlow::Break(()) {
-                break;
-            }
-        }
-        Ok(())
+        self.view()?.scan(from, to, visit)
     }
 
     fn write(&self, batch: &Batch) -> Result<()> {
         self.with(|disk, generation| {
-            let alive = disk.step(self.epoch)?;
+            let step = disk.step(self.epoch)?;
             let full = generation.logs.last().is_none_or(|log| log.len() >= disk.batches_per_log);
             if full {
                 generation.logs.push(Vec::new());
@@ -174,26 +130,60 @@ impl State for MemoryState {
                     generation.write_table();
                 }
             }
-            let happened = alive || disk.random.up_to(1) == 1;
-            if let Some(log) = generation.logs.last_mut().filter(|_| happened) {
+            if let Some(log) = generation.logs.last_mut().filter(|_| step.happened) {
                 log.push(batch.clone());
-                apply(&mut generation.rows, batch);
             }
-            if alive { Ok(()) } else { Err(disk.died()) }
+            if step.fault.is_none() {
+                generation.rows.apply(batch);
+            }
+            disk.end(step)
         })
     }
 
     fn flush(&self) -> Result<()> {
         self.with(|disk, generation| {
-            let alive = disk.step(self.epoch)?;
+            let step = disk.step(self.epoch)?;
             let logs = generation.logs.len();
-            let written = if alive { logs } else { disk.random.up_to(logs) };
+            let written = if step.fault.is_none() { logs } else { disk.random.up_to(logs) };
             (0..written).for_each(|_| generation.write_table());
-            if alive { Ok(()) } else { Err(disk.died()) }
+            disk.end(step)
         })
+    }
+
+    fn view(&self) -> Result<Arc<dyn View>> {
+        let rows = self.with(|_, generation| Ok(generation.rows.clone()))?;
+        Ok(Arc::new(MemoryView { disk: self.disk.clone(), epoch: self.epoch, rows }))
     }
 
     fn failure(&self) -> Option<Error> {
         self.disk.lock().failure.clone()
+    }
+}
+
+/// The rows of a generation as of one moment. It is dead after the next crash or open.
+struct MemoryView {
+    disk: Disk,
+    epoch: u64,
+    rows: Rows,
+}
+
+impl View for MemoryView {
+    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.disk.lock().check(self.epoch)?;
+        Ok(self.rows.map().get(row).cloned())
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<()> {
+        self.disk.lock().check(self.epoch)?;
+        if from >= to {
+            return Ok(());
+        }
+        // Visited outside the lock: a visitor may read and write.
+        for (row, value) in self.rows.map().range::<[u8], _>((Bound::Included(from), Bound::Excluded(to))) {
+            if visit(row, value) == ControlFlow::Break(()) {
+                break;
+            }
+        }
+        Ok(())
     }
 }

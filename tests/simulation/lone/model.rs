@@ -1,6 +1,7 @@
 //! What a client expects of a group, written down without looking at the machine: a map, and a counter.
 
 use catstore::replica::command::{BatchCommand, Command, Condition, Put, Reply, Request};
+use catstore::replica::repeats::{RequestId, Session};
 use std::collections::BTreeMap;
 
 /// A key's value and version.
@@ -13,21 +14,36 @@ pub struct Model {
     pub keys: BTreeMap<Vec<u8>, Entry>,
     /// The version counter.
     pub version: u64,
-    /// First replies by request id.
+    /// First replies by plain request id.
     pub replies: BTreeMap<String, Reply>,
+    /// The last request of each session: its number and its first reply.
+    pub sessions: BTreeMap<Session, (u64, Reply)>,
 }
 
 impl Model {
     /// Executes one request and says what the reply must be.
     pub fn apply(&mut self, request: &Request) -> Reply {
-        if let Some(reply) = request.id.as_ref().and_then(|id| self.replies.get(id)) {
-            return reply.clone();
+        match request.id.as_deref().map(RequestId::parse) {
+            None => self.execute(&request.command),
+            Some(RequestId::Plain(id)) => {
+                if let Some(reply) = self.replies.get(id) {
+                    return reply.clone();
+                }
+                let reply = self.execute(&request.command);
+                self.replies.insert(id.to_owned(), reply.clone());
+                reply
+            }
+            Some(RequestId::Numbered(session, number)) => {
+                match self.sessions.get(&session) {
+                    Some((last, reply)) if *last == number => return reply.clone(),
+                    Some((last, _)) if *last > number => return Reply::RequestIdPassed,
+                    _ => {}
+                }
+                let reply = self.execute(&request.command);
+                self.sessions.insert(session, (number, reply.clone()));
+                reply
+            }
         }
-        let reply = self.execute(&request.command);
-        if let Some(id) = &request.id {
-            self.replies.insert(id.clone(), reply.clone());
-        }
-        reply
     }
 
     fn execute(&mut self, command: &Command) -> Reply {
@@ -58,6 +74,7 @@ impl Model {
                 Reply::Cleared { keys }
             }
             Command::Sweep => Reply::Swept { rows: 0 },
+            Command::Digest { .. } => Reply::DigestOrdered,
         }
     }
 

@@ -1,0 +1,139 @@
+//! A clone of a large worker under writes, against a copy of its folder.
+
+use crate::nodes::{Group, Process, json};
+use crate::writers::Writers;
+use crate::{Result, note};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Bytes of every value.
+const VALUE: usize = 1024;
+/// Writes a second meanwhile.
+const RATE: usize = 1000;
+/// Operations of one batch while values are loaded.
+const BATCH: usize = 1000;
+/// How long the writers are watched before the clone begins.
+const BEFORE: Duration = Duration::from_secs(15);
+/// The longest that a clone may take.
+const LONGEST: Duration = Duration::from_secs(900);
+
+pub fn measure(values: usize, folder: &Path) -> Result<()> {
+    let mut group = Group::start(&folder.join("clone"), 1)?;
+    note(&format!("loading {values} values of {VALUE} bytes"));
+    load(&group.workers[0].address(), values)?;
+    // Closed, so that LevelDB does not change the folder meanwhile.
+    json_or_text(&group.workers[0].address(), "/close/0")?;
+    let copied = copy(&group.data(0), &folder.join("cp"))?;
+    json_or_text(&group.workers[0].address(), "/worker/0")?;
+    let source_idle = group.workers[0].resident()?;
+    let writers = Writers::start(&group.workers[0].address(), RATE, VALUE);
+    std::thread::sleep(BEFORE);
+    let (before, _) = writers.p99();
+    note("cloning");
+    let began = Instant::now();
+    group.spawn()?;
+    let (mut source_most, mut clone_most, mut clone_idle) = (0.0f64, 0.0f64, None);
+    loop {
+        source_most = source_most.max(group.workers[0].resident()?);
+        let clone: &Process = &group.workers[1];
+        clone_most = clone_most.max(clone.resident()?);
+        let facts = json(&clone.address(), "/worker").unwrap_or_default();
+        if facts["state"] == "open" {
+            clone_idle.get_or_insert(clone.resident()?);
+        }
+        if facts["copy"]["done"] == true && facts["applied"].as_u64() > Some(0) {
+            break;
+        }
+        if began.elapsed() > LONGEST {
+            return Err("the clone did not end".into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let cloned = began.elapsed();
+    let (during, written) = writers.p99();
+    writers.stop()?;
+    println!(
+        "\n{values} values of {VALUE} bytes, {RATE} writes a second, {written} of them during the clone\n"
+    );
+    println!("| clone | seen | target |\n|---|---|---|");
+    let (clone, copy) = (cloned.as_secs_f64(), copied.as_secs_f64());
+    println!(
+        "| time / `cp -r` with a sync | {clone:.1} s / {copy:.1} s = **{:.2}** | at most 4 |",
+        clone / copy
+    );
+    println!(
+        "| p99 of the writers, during / before | {during:.1} ms / {before:.1} ms = **{:.2}** | at most 2 |",
+        during / before
+    );
+    println!(
+        "| memory of the source above idle | **{:.0} MiB** | under 128 MiB |",
+        source_most - source_idle
+    );
+    println!(
+        "| memory of the clone above idle | **{:.0} MiB** | under 128 MiB |",
+        clone_most - clone_idle.unwrap_or(clone_most)
+    );
+    group.stop()
+}
+
+fn json_or_text(address: &str, path: &str) -> Result<()> {
+    ureq::get(format!("http://{address}{path}")).call()?.body_mut().read_to_vec()?;
+    Ok(())
+}
+
+/// Loads values that do not compress, in batches: a batch stays within one slot, so that each has a tag.
+fn load(address: &str, values: usize) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        let agent = ureq::Agent::new_with_defaults();
+        loop {
+            let first = next.fetch_add(BATCH, Ordering::Relaxed);
+            if first >= values {
+                return Ok(());
+            }
+            let ops: Vec<serde_json::Value> = (first..values.min(first + BATCH))
+                .map(|number| {
+                    let value = BASE64.encode(noise(number as u64));
+                    serde_json::json!({"op": "put", "key": format!("{{{first}}}-{number:07}"), "value": {"base64": value}})
+                })
+                .collect();
+            let body = serde_json::to_vec(&serde_json::json!({ "ops": ops }))?;
+            let request = agent.post(format!("http://{address}/batch")).content_type("application/json");
+            request.send(&body[..])?.body_mut().read_to_vec()?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a loading thread panicked")?)
+    })
+}
+
+fn noise(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    })
+    .take(VALUE)
+    .collect()
+}
+
+/// `cp -r` and a sync: the time of both. What was loaded is synced before, and is in memory as it is for the clone.
+fn copy(from: &Path, to: &Path) -> Result<Duration> {
+    Command::new("sync").status()?;
+    let began = Instant::now();
+    let copied = Command::new("cp").arg("-r").arg(from).arg(to).status()?;
+    let synced = Command::new("sync").status()?;
+    let time = began.elapsed();
+    if !copied.success() || !synced.success() {
+        return Err("cp or sync failed".into());
+    }
+    std::fs::remove_dir_all(to)?;
+    Ok(time)
+}

@@ -1,0 +1,98 @@
+//! wrk: its scripts, a run, and what it prints.
+
+use crate::{CONNECTIONS, KEYS, Result, VALUE};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What one run of wrk saw.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    pub per_second: f64,
+    /// 99 of 100 answers came within so many milliseconds.
+    pub p99: f64,
+}
+
+/// PUT of random keys to catstore.
+pub fn put(folder: &Path) -> Result<PathBuf> {
+    let request = format!(
+        "function request()\n\
+         \x20 return wrk.format('PUT', string.format('/kv/key-%06d', math.random(0, {KEYS} - 1)), nil, body)\n\
+         end\n"
+    );
+    write(folder.join("put.lua"), &format!("local body = string.rep('v', {VALUE})\n{request}"))
+}
+
+/// The same to etcd's HTTP gateway; its bodies are made before the clock runs.
+pub fn etcd_put(folder: &Path) -> Result<PathBuf> {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+    let value = BASE64.encode("v".repeat(VALUE));
+    let keys: Vec<String> = (0..KEYS).map(|number| BASE64.encode(format!("key-{number:06}"))).collect();
+    fs::write(folder.join("keys"), keys.join("\n"))?;
+    let script = format!(
+        "local keys = {{}}\n\
+         for line in io.lines('{}') do keys[#keys + 1] = line end\n\
+         local headers = {{ ['Content-Type'] = 'application/json' }}\n\
+         function request()\n\
+         \x20 local body = '{{\"key\":\"' .. keys[math.random(1, #keys)] .. '\",\"value\":\"{value}\"}}'\n\
+         \x20 return wrk.format('POST', '/v3/kv/put', headers, body)\n\
+         end\n",
+        folder.join("keys").display()
+    );
+    write(folder.join("etcd.lua"), &script)
+}
+
+/// Every thread draws its own keys: wrk gives each a Lua state of its own, and setup numbers them.
+fn write(path: PathBuf, script: &str) -> Result<PathBuf> {
+    let seeds = "local threads = 0\n\
+                 function setup(thread) threads = threads + 1; thread:set('number', threads) end\n\
+                 function init(args) math.randomseed(number * 7919 + os.time()) end\n";
+    fs::write(&path, format!("{seeds}{script}"))?;
+    Ok(path)
+}
+
+/// An error that says what to do if wrk is not there.
+pub fn present() -> Result<()> {
+    match Command::new("wrk").arg("--version").output() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("wrk cannot be run ({error}); type: scripts/setup bench").into()),
+    }
+}
+
+/// Runs `script` against `address`; an answer that is not 2xx is an error.
+pub fn run(script: &Path, address: &str, seconds: usize) -> Result<Seen> {
+    let output = Command::new("wrk")
+        .args(["-t2", "--latency", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s")])
+        .arg("-s")
+        .arg(script)
+        .arg(format!("http://{address}/"))
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        return Err(format!("wrk failed: {text}{}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    if let Some(line) = text.lines().find(|line| line.contains("Non-2xx") || line.contains("Socket errors")) {
+        return Err(format!("wrk at {address}: {}", line.trim()).into());
+    }
+    let per_second = field(&text, "Requests/sec:").and_then(|word| word.parse().ok());
+    let p99 = field(&text, "99%").and_then(milliseconds);
+    match (per_second, p99) {
+        (Some(per_second), Some(p99)) => Ok(Seen { per_second, p99 }),
+        _ => Err(format!("wrk printed something unexpected: {text}").into()),
+    }
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.trim().strip_prefix(name)).map(str::trim)
+}
+
+/// `1.23ms`, `456.00us` or `1.20s`.
+fn milliseconds(word: &str) -> Option<f64> {
+    for (unit, factor) in [("us", 0.001), ("ms", 1.0), ("s", 1000.0)] {
+        if let Some(number) = word.strip_suffix(unit) {
+            return number.parse::<f64>().ok().map(|number| number * factor);
+        }
+    }
+    None
+}

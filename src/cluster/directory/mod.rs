@@ -1,0 +1,396 @@
+//! The directory: what the masters agree on. A pure machine: commands in, replies out.
+//!
+//! Workers register (`register.rs`), lost ones are replaced or a member is promoted (`promote.rs`), masters join
+//! (`masters.rs`). What a command needs to know beside the directory, such as who is alive, travels in the command
+//! ([`Heard`]), so that every master applies it alike.
+//!
+//! Invariants ([`Directory::check`]): an index is given once; a worker that is removed stays so; each group keeps at
+//! least one member; an incarnation only grows. A refusal changes nothing. Left out: who votes and leads, which is
+//! decided by each group ([`super::membership`]) and known from heartbeats.
+
+mod heard;
+mod masters;
+mod promote;
+mod register;
+#[cfg(test)]
+mod tests;
+
+pub use heard::Heard;
+
+use super::slots::{SlotRange, SlotTable};
+use super::view::{ClusterView, GroupView, MasterView, MemberView, RegisterMasterRequest, RegisterRequest};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A registered worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerEntry {
+    /// The uuid of its data folder.
+    pub uuid: String,
+    /// Its group.
+    pub group: u32,
+    /// Where it serves: `host:port`.
+    pub address: String,
+    /// Its data folder.
+    pub data: String,
+    /// The start counter of its last registration.
+    pub starts: u64,
+    /// The random number of the run that registered last.
+    pub run: u64,
+    /// Why it was removed for good: a phrase after `worker 0 was removed: `.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<String>,
+    /// True once it has been dead for too long to vote.
+    #[serde(default)]
+    pub dead: bool,
+}
+
+/// What is known of a group beside its members. A group without an entry is as its founder made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupEntry {
+    /// Starts at 1, raised when the group is revived without its majority.
+    pub incarnation: u64,
+    /// The member whose copy this incarnation began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<u32>,
+    /// The worker that founded this incarnation with an empty folder; none: the group's first founder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub founder: Option<u32>,
+}
+
+impl Default for GroupEntry {
+    fn default() -> Self {
+        GroupEntry { incarnation: 1, promoted: None, founder: None }
+    }
+}
+
+/// A registered master.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterEntry {
+    /// The uuid of its data folder.
+    pub uuid: String,
+    /// Where it serves: `host:port`.
+    pub address: String,
+    /// Its data folder.
+    pub data: String,
+    /// The start counter of its last registration.
+    pub starts: u64,
+    /// The random number of the run that registered last.
+    pub run: u64,
+    /// Why it was removed for good: a phrase after `master 0 was removed: `.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<String>,
+    /// True once it has been dead for too long to vote.
+    #[serde(default)]
+    pub dead: bool,
+}
+
+/// What the person who runs the cluster chose for all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// A new worker that names no group joins the first one that has fewer members; at least 1.
+    pub replicas: u32,
+    /// A node that was not heard of for so many milliseconds is unfit to vote.
+    pub dead_after_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { replicas: 1, dead_after_ms: 600_000 }
+    }
+}
+
+/// A change of the directory. `alive` holds the index of every worker (or master) that the proposing master has heard
+/// of in the last seconds, so that apply stays deterministic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DirectoryCommand {
+    /// A worker starts.
+    Register {
+        /// The worker's own facts.
+        request: RegisterRequest,
+        /// Workers that are alive now.
+        alive: Vec<u32>,
+        /// What was heard of the group of the worker that it replaces, if it replaces one.
+        #[serde(default)]
+        heard: Heard,
+    },
+    /// The only master serves at another address than before. Ignored once masters register.
+    MasterAddress {
+        /// `host:port`.
+        address: String,
+    },
+    /// A worker has been dead for so long that it should not vote, or is back. One that is closed is not dead: it
+    /// still sends heartbeats, and the leading master that proposes this goes by them.
+    Dead {
+        /// The worker.
+        index: u32,
+        /// True: unfit. False: fit again.
+        dead: bool,
+    },
+    /// Revives the group of a worker from that worker's copy, without the majority.
+    Promote {
+        /// The worker.
+        index: u32,
+        /// What was heard of its group.
+        heard: Heard,
+    },
+    /// A master starts.
+    RegisterMaster {
+        /// The master's own facts.
+        request: RegisterMasterRequest,
+        /// Masters that are alive now.
+        alive: Vec<u32>,
+    },
+    /// Removes a lost master for good.
+    RemoveMaster {
+        /// The master.
+        index: u32,
+        /// Masters that are alive now.
+        alive: Vec<u32>,
+    },
+    /// As [`DirectoryCommand::Dead`], of a master.
+    MasterDead {
+        /// The master.
+        index: u32,
+        /// True: unfit. False: fit again.
+        dead: bool,
+    },
+    /// Other settings.
+    Settings(Settings),
+}
+
+/// The directory's reply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DirectoryReply {
+    /// A worker is registered.
+    Registered {
+        /// The worker's index.
+        index: u32,
+        /// Its group.
+        group: u32,
+        /// A remark for the person at the terminal.
+        note: Option<String>,
+        /// The slots that a new founder starts with; none for a worker that joins.
+        slots: Vec<SlotRange>,
+        /// True: it founds `group`. False: it joins `group` and copies what the others hold.
+        found: bool,
+        /// The incarnation of the group.
+        incarnation: u64,
+    },
+    /// A worker's group is revived from its copy.
+    Promoted {
+        /// The group.
+        group: u32,
+        /// Its new incarnation.
+        incarnation: u64,
+        /// Every former member, removed for good.
+        left_behind: Vec<u32>,
+    },
+    /// A master is registered.
+    MasterRegistered {
+        /// The master's index.
+        index: u32,
+        /// A remark for the person at the terminal.
+        note: Option<String>,
+        /// The incarnation of the masters.
+        incarnation: u64,
+    },
+    /// Refused: nothing changed.
+    Refused {
+        /// Why.
+        detail: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// Done.
+    Done,
+}
+
+/// What the masters agree on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// The id of the cluster, 32 hexadecimal digits.
+    pub cluster: String,
+    /// The masters' incarnation: raised by recovery of the masters; fences what came before.
+    pub incarnation: u64,
+    /// Raised by every change.
+    pub epoch: u64,
+    /// Addresses of the masters, those of `master_nodes` once the first of them has registered.
+    pub masters: Vec<String>,
+    /// The workers by index.
+    pub workers: BTreeMap<u32, WorkerEntry>,
+    /// Who owns which slot.
+    pub slots: SlotTable,
+    /// The index that the next worker gets.
+    pub next_index: u32,
+    /// Groups that are not as their first founder made them.
+    #[serde(default)]
+    pub groups: BTreeMap<u32, GroupEntry>,
+    /// The masters by index.
+    #[serde(default)]
+    pub master_nodes: BTreeMap<u32, MasterEntry>,
+    /// The index that the next master gets.
+    #[serde(default)]
+    pub next_master: u32,
+    /// What was chosen for the whole cluster.
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+impl Directory {
+    /// Applies one command. A refusal changes nothing.
+    pub fn apply(&mut self, command: &DirectoryCommand) -> DirectoryReply {
+        let reply = match command {
+            DirectoryCommand::Register { request, alive, heard } => self.register(request, alive, heard),
+            DirectoryCommand::MasterAddress { address } => Ok(self.master_address(address)),
+            DirectoryCommand::Dead { index, dead } => self.dead(*index, *dead),
+            DirectoryCommand::Promote { index, heard } => self.promote(*index, heard),
+            DirectoryCommand::RegisterMaster { request, alive } => self.register_master(request, alive),
+            DirectoryCommand::RemoveMaster { index, alive } => self.remove_master(*index, alive),
+            DirectoryCommand::MasterDead { index, dead } => self.master_dead(*index, *dead),
+            DirectoryCommand::Settings(settings) => self.set(*settings),
+        };
+        debug_assert_eq!(self.check(), Ok(()));
+        reply.unwrap_or_else(|refusal| refusal)
+    }
+
+    /// Proves the invariants of the directory; says what is wrong otherwise.
+    pub fn check(&self) -> Result<(), String> {
+        self.slots.check()?;
+        let mut uuids = BTreeSet::new();
+        for (index, worker) in &self.workers {
+            if *index >= self.next_index {
+                return Err(format!("worker {index} has an index that was not given yet"));
+            }
+            if !uuids.insert(&worker.uuid) {
+                return Err(format!("worker {index} has the uuid of another"));
+            }
+            if self.members(worker.group).next().is_none() {
+                return Err(format!("group {} has no member left", worker.group));
+            }
+        }
+        for (group, entry) in &self.groups {
+            let of_group = |index: &u32| self.workers.get(index).is_some_and(|worker| worker.group == *group);
+            if !entry.promoted.iter().chain(&entry.founder).all(of_group) {
+                return Err(format!("group {group} began incarnation {} elsewhere", entry.incarnation));
+            }
+        }
+        match self.slots.ranges().iter().find(|range| self.members(range.group).next().is_none()) {
+            Some(range) => Err(format!("slots belong to group {}, which has no member", range.group)),
+            None => Ok(()),
+        }
+    }
+
+    /// The indices of the members of `group` that are not removed, ascending.
+    pub fn members(&self, group: u32) -> impl Iterator<Item = u32> + '_ {
+        let of_group = self.workers.iter().filter(move |(_, worker)| worker.group == group);
+        of_group.filter(|(_, worker)| worker.removed.is_none()).map(|(index, _)| *index)
+    }
+
+    /// What is known of `group` beside its members.
+    pub fn group(&self, group: u32) -> GroupEntry {
+        self.groups.get(&group).cloned().unwrap_or_default()
+    }
+
+    fn dead(&mut self, index: u32, dead: bool) -> Result<DirectoryReply, DirectoryReply> {
+        let Some(worker) = self.workers.get_mut(&index).filter(|worker| worker.removed.is_none()) else {
+            return Err(refused(format!("there is no worker {index}"), "see catstore status"));
+        };
+        if worker.dead != dead {
+            worker.dead = dead;
+            self.epoch += 1;
+        }
+        Ok(DirectoryReply::Done)
+    }
+
+    fn set(&mut self, settings: Settings) -> Result<DirectoryReply, DirectoryReply> {
+        if settings.replicas == 0 {
+            return Err(refused("a group has at least 1 member".into(), "say --replicas 1 or more"));
+        }
+        if self.settings != settings {
+            self.settings = settings;
+            self.epoch += 1;
+        }
+        Ok(DirectoryReply::Done)
+    }
+
+    /// Removes a worker for good, unless it is removed already.
+    fn remove(&mut self, index: u32, why: String) {
+        if let Some(worker) = self.workers.get_mut(&index) {
+            worker.removed.get_or_insert(why);
+        }
+    }
+
+    /// The view that nodes and clients route by. Who leads and votes is known here only of a group with one member;
+    /// [`ClusterView::overlay`] fills it in for the others.
+    pub fn view(&self) -> ClusterView {
+        let mut groups: BTreeMap<u32, GroupView> = BTreeMap::new();
+        for (index, worker) in &self.workers {
+            let group = groups.entry(worker.group).or_insert_with(|| self.group_view(worker.group));
+            if worker.removed.is_some() {
+                group.removed.push(*index);
+                continue;
+            }
+            group.members.push(MemberView {
+                index: *index,
+                address: worker.address.clone(),
+                voter: group.leader == Some(*index),
+                fit: !worker.dead,
+                data: worker.data.clone(),
+            });
+        }
+        ClusterView {
+            cluster: self.cluster.clone(),
+            epoch: self.epoch,
+            masters: self.masters.clone(),
+            master_members: self.master_nodes.iter().map(master_view).collect(),
+            groups: groups.into_values().collect(),
+            slots: self.slots.clone(),
+            moves: Vec::new(),
+        }
+    }
+
+    /// A group of the view without its members.
+    fn group_view(&self, group: u32) -> GroupView {
+        let mut members = self.members(group);
+        let GroupEntry { incarnation, promoted, .. } = self.group(group);
+        GroupView {
+            group,
+            leader: members.next().filter(|_| members.next().is_none()),
+            members: Vec::new(),
+            incarnation,
+            promoted,
+            removed: Vec::new(),
+        }
+    }
+}
+
+fn master_view((index, master): (&u32, &MasterEntry)) -> MasterView {
+    MasterView {
+        index: *index,
+        address: master.address.clone(),
+        removed: master.removed.is_some(),
+        fit: !master.dead,
+    }
+}
+
+fn refused(detail: String, hint: impl Into<String>) -> DirectoryReply {
+    DirectoryReply::Refused { detail, hint: Some(hint.into()) }
+}
+
+/// What a node says of itself must have bounds: it is kept for ever.
+fn check_lengths(who: &str, texts: [&String; 4]) -> Result<(), DirectoryReply> {
+    let limits = [("uuid", 64), ("address", 300), ("data folder", 4096), ("version", 64)];
+    for ((what, limit), text) in limits.into_iter().zip(texts) {
+        if text.len() > limit {
+            return Err(refused(format!("the {what} of a {who} has more than {limit} bytes"), "shorten it"));
+        }
+    }
+    Ok(())
+}
+
+/// Numbers as a list for a person: `0, 1`; `none` if there are none.
+fn list(numbers: impl IntoIterator<Item = u32>) -> String {
+    let words: Vec<String> = numbers.into_iter().map(|number| number.to_string()).collect();
+    if words.is_empty() { "none".into() } else { words.join(", ") }
+}

@@ -1,0 +1,254 @@
+//! What the masters are told and asked: registrations, heartbeats, promotions. Fields that a later version added
+//! have defaults, so that nodes of two versions understand each other.
+
+use super::slots::SlotRange;
+use super::view::ClusterView;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a worker says of itself: the answer of `/worker`, and the body of a heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerFacts {
+    /// The id of its cluster.
+    pub cluster: String,
+    /// Its index.
+    pub index: u32,
+    /// Its group.
+    pub group: u32,
+    /// The uuid of its data folder.
+    pub uuid: String,
+    /// How often the folder was opened.
+    pub starts: u64,
+    /// Where it serves: `host:port`.
+    pub address: String,
+    /// Its data folder.
+    pub data: String,
+    /// `open`, `closed` or `failed`.
+    pub state: String,
+    /// `leader`, `follower`, `candidate` or `standby`; empty when it is not open.
+    pub role: String,
+    /// Raft term.
+    pub term: u64,
+    /// Keys stored, expired ones that are not swept yet included.
+    pub keys: u64,
+    /// Bytes of keys and values.
+    pub bytes: u64,
+    /// The group's version counter.
+    pub version: u64,
+    /// Index of the last applied entry.
+    pub applied: u64,
+    /// The version of catstore that it runs.
+    pub software: String,
+    /// The worker that leads the group, as far as this one knows.
+    #[serde(default)]
+    pub leader: Option<u32>,
+    /// The voters of the group's configuration, by what this worker has applied; in a joint configuration the
+    /// incoming ones. Empty when it is not open or holds no copy yet.
+    #[serde(default)]
+    pub voters: Vec<u32>,
+    /// The outgoing voters of a joint configuration.
+    #[serde(default)]
+    pub outgoing: Vec<u32>,
+    /// The standbys of the group's configuration.
+    #[serde(default)]
+    pub standbys: Vec<u32>,
+    /// Index of the last entry of its log.
+    #[serde(default)]
+    pub last: u64,
+    /// Term of that entry.
+    #[serde(default)]
+    pub last_term: u64,
+    /// The incarnation of the group that it belongs to; 0 is one that does not say, and means 1.
+    #[serde(default)]
+    pub incarnation: u64,
+    /// The copy of its group's data that it makes or has made in this run.
+    #[serde(default)]
+    pub copy: Option<CopyProgress>,
+}
+
+impl WorkerFacts {
+    /// True if the facts are of a member of `group` in that incarnation.
+    pub fn belongs(&self, group: u32, incarnation: u64) -> bool {
+        self.group == group && self.incarnation.max(1) == incarnation
+    }
+
+    /// True if the worker is open and holds a copy of its group's data. One that waits for its first copy knows no
+    /// voters yet.
+    pub fn holds_copy(&self) -> bool {
+        self.state == "open" && self.copy.is_none_or(|copy| copy.done) && !self.voters.is_empty()
+    }
+}
+
+/// Of the facts of one group in one incarnation, those that name the newest configuration: of the member that had
+/// applied most.
+pub fn newest<'a>(facts: impl IntoIterator<Item = &'a WorkerFacts>) -> Option<&'a WorkerFacts> {
+    facts.into_iter().filter(|facts| !facts.voters.is_empty()).max_by_key(|facts| facts.applied)
+}
+
+/// Of the facts of live members of one group in one incarnation: who leads.
+pub fn leading<'a>(facts: impl IntoIterator<Item = &'a WorkerFacts>) -> Option<u32> {
+    let leads = |facts: &WorkerFacts| facts.role == "leader";
+    let said = facts.into_iter().filter(|facts| leads(facts) || facts.leader.is_some());
+    let newest = said.max_by_key(|facts| (facts.term, leads(facts)))?;
+    if leads(newest) { Some(newest.index) } else { newest.leader }
+}
+
+/// How far a new member is with the copy of its group's data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyProgress {
+    /// Bytes that have arrived.
+    pub bytes: u64,
+    /// Bytes in all, as the source estimates them.
+    pub total: u64,
+    /// Rows that have arrived.
+    pub rows: u64,
+    /// True once the copy is installed.
+    pub done: bool,
+}
+
+/// What a worker sends to the master when it starts: it is idempotent by `uuid`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterRequest {
+    /// The uuid of the worker's data folder.
+    pub uuid: String,
+    /// A random number of this run of the process; tells a second process on a copied folder from a repeat.
+    pub run: u64,
+    /// How often the folder was opened.
+    pub starts: u64,
+    /// Where it serves: `host:port`.
+    pub address: String,
+    /// Its data folder.
+    pub data: String,
+    /// The index that it remembers, if it was registered before.
+    pub index: Option<u32>,
+    /// The cluster that it remembers.
+    pub cluster: Option<String>,
+    /// The worker to clone.
+    pub clone: Option<u32>,
+    /// The lost worker whose place it takes.
+    #[serde(default)]
+    pub replace: Option<u32>,
+    /// With `replace`: also where no majority of the group is left.
+    #[serde(default)]
+    pub accept_data_loss: bool,
+    /// The version of catstore that it runs.
+    pub software: String,
+}
+
+/// The master's answer to a [`RegisterRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterReply {
+    /// The worker's index, for life.
+    pub index: u32,
+    /// Its group.
+    pub group: u32,
+    /// A remark for the person at the terminal.
+    pub note: Option<String>,
+    /// The slots that a new founder starts with; none for a worker that joins.
+    pub slots: Vec<SlotRange>,
+    /// True: it founds `group` with its own folder. False: it joins `group` and copies what the others hold.
+    #[serde(default = "yes")]
+    pub found: bool,
+    /// The incarnation of the group.
+    #[serde(default = "first")]
+    pub incarnation: u64,
+    /// The cluster as the master sees it.
+    pub view: ClusterView,
+}
+
+/// What a master sends to the leading master when it starts: idempotent by `uuid`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterMasterRequest {
+    /// The uuid of the master's data folder.
+    pub uuid: String,
+    /// A random number of this run of the process.
+    pub run: u64,
+    /// How often the folder was opened.
+    pub starts: u64,
+    /// Where it serves: `host:port`.
+    pub address: String,
+    /// Its data folder.
+    pub data: String,
+    /// The index that it remembers; the master that founded the cluster is 0.
+    pub index: Option<u32>,
+    /// The cluster that it remembers.
+    pub cluster: Option<String>,
+    /// The version of catstore that it runs.
+    pub software: String,
+}
+
+/// The leading master's answer to a [`RegisterMasterRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterMasterReply {
+    /// The master's index, for life; masters and workers are counted apart.
+    pub index: u32,
+    /// A remark for the person at the terminal.
+    pub note: Option<String>,
+    /// The incarnation of the masters.
+    pub incarnation: u64,
+    /// The cluster as the leading master sees it.
+    pub view: ClusterView,
+}
+
+/// `POST /internal/promote`, to the master that leads: revive a worker's group from its copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromoteRequest {
+    /// The worker.
+    pub index: u32,
+    /// False: only say what may be missing.
+    pub accept_data_loss: bool,
+}
+
+/// The answer to a [`PromoteRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromoteReply {
+    /// The group.
+    pub group: u32,
+    /// The worker whose copy the group goes on from.
+    pub index: u32,
+    /// What may be missing, as a sentence; empty for a repeat.
+    pub missing: String,
+    /// The group's new incarnation; none if nothing was done yet.
+    pub incarnation: Option<u64>,
+    /// Members that are removed for good.
+    pub left_behind: Vec<u32>,
+}
+
+/// A heartbeat of a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatRequest {
+    /// The random number of this run, as in [`RegisterRequest`].
+    pub run: u64,
+    /// What the worker says of itself.
+    pub facts: WorkerFacts,
+    /// The epoch of the view that it has.
+    pub epoch: u64,
+}
+
+/// The master's answer to a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatReply {
+    /// True if the master does not know this run of the worker: it registers again.
+    pub register: bool,
+    /// The cluster, if the worker's view is older.
+    pub view: Option<ClusterView>,
+    /// Which worker leads each group, as the master has heard.
+    #[serde(default)]
+    pub leaders: BTreeMap<u32, u32>,
+    /// Set if this worker was removed for good: it stops, and says this.
+    #[serde(default)]
+    pub refused: Option<String>,
+    /// False if another master leads: its word counts for `register` and `refused`.
+    #[serde(default = "yes")]
+    pub leads: bool,
+}
+
+/// The incarnation of a group that was never promoted.
+pub(super) fn first() -> u64 {
+    1
+}
+
+/// The value of a flag that older documents do not have.
+pub(super) fn yes() -> bool {
+    true
+}

@@ -1,0 +1,98 @@
+//! What the commands of one entry change, as it gathers: each command reads the rows as those before it in the same
+//! entry left them. A row that changes several times is written once.
+
+use super::machine::{DigestOrder, Effect};
+use crate::error::Result;
+use crate::store::state::{Batch, State};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+/// The rows as the commands of an entry have left them so far.
+pub struct Changes<'a> {
+    state: &'a dyn State,
+    batch: Batch,
+    newest: HashMap<Vec<u8>, usize>,
+    replace: Option<Batch>,
+    digest: Option<DigestOrder>,
+}
+
+impl<'a> Changes<'a> {
+    /// No changes to `state` so far.
+    pub fn new(state: &'a dyn State) -> Changes<'a> {
+        Changes { state, batch: Batch::default(), newest: HashMap::new(), replace: None, digest: None }
+    }
+
+    /// The rows before the entry.
+    pub fn state(&self) -> &'a dyn State {
+        self.state
+    }
+
+    /// The value of a row, as it is now.
+    pub fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.newest.get(row) {
+            Some(position) => Ok(self.batch.changes[*position].1.clone()),
+            None => self.state.get(row),
+        }
+    }
+
+    /// Writes a row.
+    pub fn put(&mut self, row: Vec<u8>, value: Vec<u8>) {
+        self.change(row, Some(value));
+    }
+
+    /// Removes a row.
+    pub fn delete(&mut self, row: Vec<u8>) {
+        self.change(row, None);
+    }
+
+    /// Replaces every row by `rows`.
+    pub fn replace(&mut self, rows: Batch) {
+        self.newest.clear();
+        self.batch = Batch::default();
+        self.replace = Some(rows);
+    }
+
+    /// At most `limit` rows from `from` up to `to`, as they were before the entry.
+    pub fn first_rows(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Vec<u8>>> {
+        let mut rows = Vec::new();
+        self.state.scan(from, to, &mut |row, _| {
+            rows.push(row.to_vec());
+            if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(rows)
+    }
+
+    /// Members are to take a digest of the rows as the entry leaves them.
+    pub fn order_digest(&mut self, order: DigestOrder) {
+        self.digest = Some(order);
+    }
+
+    /// The digest that was ordered, once.
+    pub fn take_digest(&mut self) -> Option<DigestOrder> {
+        self.digest.take()
+    }
+
+    /// What the entry does to the rows; `last` is written with it.
+    pub fn into_effect(self, (row, value): (Vec<u8>, Vec<u8>)) -> Effect {
+        let (mut batch, effect): (Batch, fn(Batch) -> Effect) = match self.replace {
+            Some(rows) => (rows, Effect::Replace),
+            None => (self.batch, Effect::Write),
+        };
+        batch.changes.push((row, Some(value)));
+        effect(batch)
+    }
+
+    fn change(&mut self, row: Vec<u8>, value: Option<Vec<u8>>) {
+        if let Some(rows) = &mut self.replace {
+            // After a clear in the same entry only its remembered request can follow: both have the entry alone.
+            rows.changes.push((row, value));
+            return;
+        }
+        if let Some(position) = self.newest.get(&row) {
+            self.batch.changes[*position].1 = value;
+            return;
+        }
+        self.newest.insert(row.clone(), self.batch.changes.len());
+        self.batch.changes.push((row, value));
+    }
+}

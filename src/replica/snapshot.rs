@@ -1,0 +1,257 @@
+//! The rows of a snapshot on their way from a leader to a member: held views on the one side, chunks on the wire.
+//!
+//! A chunk, all numbers big-endian: version u8 (1), flags u8 (bit 0: the last one), keys u64 and bytes u64 of the whole
+//! snapshot (about: for progress), then rows (length u32, row, length u32, value), then the CRC-32 of all before it.
+//! A chunk begins behind a row that the request names, so that whoever lost its connection goes on where it was.
+
+use super::shared::lock;
+use crate::error::{Error, Kind, Result};
+use crate::store::keys;
+use crate::store::record;
+use crate::store::state::{Batch, View};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+
+/// A chunk ends after so many bytes of rows, or holds one larger row.
+pub const CHUNK_BYTES: usize = 2 << 20;
+const VERSION: u8 = 1;
+const LAST: u8 = 1;
+
+/// The snapshots that this member holds for others, by id.
+#[derive(Default)]
+pub struct Snapshots {
+    held: Mutex<HashMap<u64, Held>>,
+}
+
+/// A snapshot and how large it is, about.
+#[derive(Clone)]
+pub struct Held {
+    /// Its rows.
+    pub view: Arc<dyn View>,
+    /// Keys in it.
+    pub keys: u64,
+    /// Bytes of keys and values in it.
+    pub bytes: u64,
+}
+
+/// A chunk, decoded.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// Its rows.
+    pub rows: Batch,
+    /// The last row, to name in the next request.
+    pub end: Option<Vec<u8>>,
+    /// True if no rows follow.
+    pub last: bool,
+    /// Keys of the whole snapshot.
+    pub keys: u64,
+    /// Bytes of the whole snapshot.
+    pub bytes: u64,
+}
+
+impl Snapshots {
+    /// Holds a snapshot.
+    pub fn hold(&self, id: u64, held: Held) {
+        lock(&self.held).insert(id, held);
+    }
+
+    /// Gives a snapshot up.
+    pub fn release(&self, id: u64) {
+        let held = lock(&self.held).remove(&id);
+        // Dropped outside of the lock: it may close a generation.
+        drop(held);
+    }
+
+    /// Gives all of them up.
+    pub fn clear(&self) {
+        let held = std::mem::take(&mut *lock(&self.held));
+        drop(held);
+    }
+
+    /// The chunk of snapshot `id` that begins behind the row `after`.
+    ///
+    /// Errors: `NotFound` if it is not held (any longer), `Damaged` if a stored value does not match its checksum: a
+    /// rotten value is not copied.
+    pub fn chunk(&self, id: u64, after: &[u8]) -> Result<Vec<u8>> {
+        let held = lock(&self.held).get(&id).cloned();
+        let held =
+            held.ok_or_else(|| Error::new(Kind::NotFound, format!("snapshot {id:016x} is not held here")))?;
+        encode(&held, after, CHUNK_BYTES)
+    }
+}
+
+/// Reads one chunk of about `size` bytes, or one larger row. Rows that belong to one folder only stay there.
+pub fn encode(held: &Held, after: &[u8], size: usize) -> Result<Vec<u8>> {
+    let mut chunk = Vec::with_capacity(64 * 1024);
+    chunk.extend_from_slice(&[VERSION, LAST]);
+    chunk.extend_from_slice(&held.keys.to_be_bytes());
+    chunk.extend_from_slice(&held.bytes.to_be_bytes());
+    let mut from = after.to_vec();
+    if !from.is_empty() {
+        from.push(0);
+    }
+    let mut problem = None;
+    held.view.scan(&from, &keys::end(), &mut |row, value| {
+        if keys::is_local(row) {
+            return ControlFlow::Continue(());
+        }
+        if chunk.len() >= size {
+            chunk[1] = 0;
+            return ControlFlow::Break(());
+        }
+        if keys::record_key(row).is_some()
+            && let Err(error) = check_record(value)
+        {
+            problem = Some(error);
+            return ControlFlow::Break(());
+        }
+        for part in [row, value] {
+            chunk.extend_from_slice(&(part.len() as u32).to_be_bytes());
+            chunk.extend_from_slice(part);
+        }
+        ControlFlow::Continue(())
+    })?;
+    if let Some(error) = problem {
+        return Err(error);
+    }
+    let checksum = crc32fast::hash(&chunk);
+    chunk.extend_from_slice(&checksum.to_be_bytes());
+    Ok(chunk)
+}
+
+fn check_record(value: &[u8]) -> Result<()> {
+    let (meta, offset) = record::decode_meta(value)?;
+    if record::checksum(&value[offset..]) == meta.checksum {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Damaged, "a stored value does not match its checksum"))
+}
+
+/// Decodes a chunk. Errors: `Damaged` if it was changed on its way, or has another form.
+pub fn decode(chunk: &[u8]) -> Result<Chunk> {
+    let damaged = |what: &str| Error::new(Kind::Damaged, format!("a chunk of a snapshot {what}"));
+    let (body, checksum) = chunk.split_last_chunk::<4>().ok_or_else(|| damaged("is too short"))?;
+    if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
+        return Err(damaged("does not match its checksum"));
+    }
+    let short = || damaged("ends early");
+    let ([version, flags], rest) = body.split_first_chunk::<2>().ok_or_else(short)?;
+    if *version != VERSION {
+        return Err(damaged("has a version that is not known"));
+    }
+    let (keys, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+    let (bytes, mut rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+    let mut decoded = Chunk {
+        last: flags & LAST != 0,
+        keys: u64::from_be_bytes(*keys),
+        bytes: u64::from_be_bytes(*bytes),
+        ..Chunk::default()
+    };
+    while !rest.is_empty() {
+        let row = part(&mut rest).ok_or_else(short)?;
+        let value = part(&mut rest).ok_or_else(short)?;
+        decoded.rows.put(row.to_vec(), value.to_vec());
+    }
+    decoded.end = decoded.rows.changes.last().map(|(row, _)| row.clone());
+    if decoded.end.is_none() && !decoded.last {
+        return Err(damaged("holds nothing and is not the last"));
+    }
+    Ok(decoded)
+}
+
+fn part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, behind) = rest.split_first_chunk::<4>()?;
+    let (part, behind) = behind.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    *rest = behind;
+    Some(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::doubles::Disk;
+    use crate::store::record::{Meta, checksum};
+    use crate::store::state::Generations;
+    use proptest::prelude::*;
+    use raft::eraftpb::ConfState;
+
+    fn held(rows: &Batch) -> Held {
+        let (_, generations) = Disk::new(1, ConfState::default(), rows).open(false);
+        Held { view: generations.live().view().unwrap(), keys: 7, bytes: 9 }
+    }
+
+    fn record_row(key: &str, value: &[u8], sum: u32) -> (Vec<u8>, Vec<u8>) {
+        let meta = Meta {
+            version: 1,
+            modified: 2,
+            expires: None,
+            checksum: sum,
+            content_type: String::new(),
+            size: value.len() as u64,
+        };
+        (keys::record(key.as_bytes()), record::encode(&meta, value))
+    }
+
+    fn collect(held: &Held) -> Batch {
+        let (mut all, mut after) = (Batch::default(), Vec::new());
+        loop {
+            let chunk = decode(&encode(held, &after, CHUNK_BYTES).unwrap()).unwrap();
+            assert_eq!((chunk.keys, chunk.bytes), (7, 9));
+            all.changes.extend(chunk.rows.changes);
+            if chunk.last {
+                return all;
+            }
+            after = chunk.end.unwrap();
+        }
+    }
+
+    #[test]
+    fn every_row_arrives_once_and_in_order() {
+        let mut rows = Batch::default();
+        rows.put(keys::COUNTERS_ROW.to_vec(), vec![0; 64]);
+        for number in 0..3000 {
+            let value = vec![number as u8; 2000];
+            let (row, value) = record_row(&format!("{number:05}"), &value, checksum(&value));
+            rows.put(row, value);
+        }
+        assert_eq!(collect(&held(&rows)), rows);
+        assert_eq!(collect(&held(&Batch::default())), Batch::default());
+    }
+
+    #[test]
+    fn a_rotten_value_does_not_leave() {
+        let mut rows = Batch::default();
+        let (row, value) = record_row("cat", b"picture", 1);
+        rows.put(row, value);
+        assert_eq!(encode(&held(&rows), &[], CHUNK_BYTES).unwrap_err().kind(), Kind::Damaged);
+    }
+
+    #[test]
+    fn rows_of_one_folder_stay_there() {
+        let mut rows = Batch::default();
+        rows.put(keys::FLUSH_ROW.to_vec(), vec![1]);
+        assert_eq!(collect(&held(&rows)), Batch::default());
+    }
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_is_found(position: prop::sample::Index, bit in 0u8..8) {
+            let mut rows = Batch::default();
+            rows.put(vec![4, 1, 2], vec![3; 20]);
+            let mut chunk = encode(&held(&rows), &[], CHUNK_BYTES).unwrap();
+            let position = position.index(chunk.len());
+            chunk[position] ^= 1u8 << bit;
+            prop_assert_eq!(decode(&chunk).unwrap_err().kind(), Kind::Damaged);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(mut bytes: Vec<u8>, sealed: bool) {
+            if sealed {
+                let checksum = crc32fast::hash(&bytes);
+                bytes.extend_from_slice(&checksum.to_be_bytes());
+            }
+            let _ = decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! A write as this node holds it: as a command for its own replica, and as bytes for another node's. Where another
+//! member may come to lead before it is done, both are kept until the end.
+
+use super::body;
+use super::door::{Asked, Door};
+use super::errand::{Done, Errand, Manner, Stop, Wire};
+use super::forward;
+use super::site::Site;
+use crate::error::{Error, Kind, Result};
+use crate::replica::checksum;
+use crate::replica::command::{BatchCommand, Command, Reply, Request};
+use crate::replica::handle::KeyspaceHandle;
+use bytes::Bytes;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// A write.
+pub(crate) struct Write {
+    /// The group that does it.
+    pub(crate) group: u32,
+    /// The command; the value of a put stands beside it.
+    pub(crate) request: Request,
+    /// The value of a put.
+    pub(crate) value: Option<Bytes>,
+    /// The share of the budget that its bytes have.
+    pub(crate) lease: Option<body::Lease>,
+}
+
+/// What of a write is still here to be handed to this member's replica.
+struct Kept {
+    request: Option<Request>,
+    value: Option<Bytes>,
+    /// True if it may be needed again.
+    keep: bool,
+}
+
+impl Kept {
+    /// The request. Errors if it was given away: certainly not written.
+    fn take(&mut self) -> Result<Request> {
+        let gone = || {
+            Error::new(Kind::NoMajority, "the group changed while this was on its way; nothing was written")
+                .hint("try again")
+        };
+        let (request, value) = match self.keep {
+            true => (self.request.clone(), self.value.clone()),
+            false => (self.request.take(), self.value.take()),
+        };
+        let mut request = request.ok_or_else(gone)?;
+        if let Command::Put(put) = &mut request.command {
+            put.value = Vec::from(value.ok_or_else(gone)?);
+            put.checksum = checksum(&put.value);
+        }
+        Ok(request)
+    }
+}
+
+impl Write {
+    /// Does it, here or elsewhere. `wire` is how it is sent on.
+    ///
+    /// Errors: `ValueTooLarge`, and those of [`Errand::run`] and [`submit`].
+    pub(crate) async fn run<'a>(
+        self,
+        door: &'a Door,
+        asked: &'a Asked<'a>,
+        mut wire: Wire<'a>,
+    ) -> Result<Done<Reply>> {
+        let site = &door.site;
+        let Write { group, request, value, lease } = self;
+        let deadline = asked.deadline()?;
+        let keep = site.has_others(group) || !site.is_member(group);
+        if !keep {
+            wire.body = None;
+        }
+        let manner = Manner::Write { exact: request.id.is_some() };
+        let mut kept = Kept { request: Some(request), value, keep };
+        let errand = Errand { door, asked, group, manner, deadline, wire };
+        let done = errand
+            .run(async |replica| {
+                let request = kept.take()?;
+                check_length(&request.command, site.worker()?.max_value)?;
+                let reply = hand_over(site, replica, request, deadline).await?;
+                // This group does not own the slot, whoever leads it.
+                judge(site, reply).map_err(Stop::End)
+            })
+            .await;
+        drop(lease);
+        done
+    }
+}
+
+/// Hands a command to this worker's replica, which must lead.
+///
+/// Errors: as the replica's; `Moved` also if the group does not own the slot, `NoWorker`, `Overloaded`, `Conflict`.
+pub(crate) async fn submit(site: &Site, request: Request, deadline: Instant) -> Result<Reply> {
+    let replica = site.with_open(&site.worker()?.node.mode(), |replica| Ok(replica.clone()))?;
+    judge(site, hand_over(site, &replica, request, deadline).await?)
+}
+
+async fn hand_over(
+    site: &Site,
+    replica: &KeyspaceHandle,
+    request: Request,
+    deadline: Instant,
+) -> Result<Reply> {
+    let _under_way = UnderWay::begin(site);
+    replica.submit(request, deadline).await.map_err(|error| match error.kind() {
+        Kind::Closed => site.refusal(),
+        _ => error,
+    })
+}
+
+/// The replies that mean "not so" become errors.
+fn judge(site: &Site, reply: Reply) -> Result<Reply> {
+    match reply {
+        Reply::NotOwner { .. } if site.view().slots.ranges().is_empty() => Err(site.no_worker()),
+        Reply::NotOwner { .. } => Err(forward::moved()),
+        Reply::TooManyRequestIds => {
+            Err(Error::new(Kind::Overloaded, "too many request ids were given in the last ten minutes"))
+        }
+        Reply::RequestIdReused => Err(Error::new(
+            Kind::Conflict,
+            "the request id belongs to another request of the last ten minutes",
+        )
+        .hint("give each request an id of its own; only a repeat has the same")),
+        Reply::RequestIdPassed => Err(Error::new(
+            Kind::UnknownOutcome,
+            "a later request of the same session was done: whether this one was is not known any more",
+        )
+        .hint("a session has one request under way at a time; read the key to see whether it was written")),
+        reply => Ok(reply),
+    }
+}
+
+/// Counts a command as waiting for the replica until it is dropped.
+struct UnderWay<'a>(&'a Site);
+
+impl<'a> UnderWay<'a> {
+    fn begin(site: &'a Site) -> UnderWay<'a> {
+        site.submitting.fetch_add(1, Ordering::Relaxed);
+        UnderWay(site)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.submitting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn check_length(command: &Command, limit: usize) -> Result<()> {
+    match command {
+        Command::Put(put) => check_value(put.value.len(), limit),
+        Command::Batch(commands) => commands.iter().enumerate().try_for_each(|(position, command)| {
+            let BatchCommand::Put(put) = command else { return Ok(()) };
+            check_value(put.value.len(), limit).map_err(|error| {
+                let detail = format!("operation {position} of the batch: {}", error.detail());
+                Error::new(error.kind(), detail).hint(error.hint_text().unwrap_or_default())
+            })
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a value of more than `limit` bytes.
+pub(crate) fn check_value(length: usize, limit: usize) -> Result<()> {
+    if length <= limit {
+        return Ok(());
+    }
+    Err(Error::new(Kind::ValueTooLarge, format!("the value has {length} bytes; the limit is {limit}"))
+        .hint("the worker's --max-value raises it"))
+}

@@ -1,0 +1,32 @@
+//! Bugs that are put in on purpose, at the seams of what is tested, to see that the simulator finds them.
+
+/// A bug put in on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// None.
+    None,
+    /// Acknowledges before the log is synced.
+    NoSync,
+    /// Reads from whoever thinks that it leads.
+    ReadWithoutLease,
+    /// Votes right after a restart.
+    VoteAfterRestart,
+    /// Goes on reading by lease after MsgTimeoutNow was sent.
+    LeaseAfterHandOver,
+    /// Writes the rows and the applied index in two batches.
+    AppliedApart,
+    /// Cuts the log up to what is applied, without a flush.
+    CutBeyondTables,
+    /// Replays the state's write-ahead logs after a power loss.
+    TrustLogs,
+    /// Keeps the membership where a power loss takes it.
+    UnsyncedMembership,
+    /// Sends before term and vote are synced.
+    SendBeforeTerm,
+    /// Counts a standby in the majority.
+    StandbyCounts,
+    /// Asks only the incoming half of a joint configuration.
+    HalfJoint,
+    /// Leaves request ids out of snapshots.
+    RequestsLost,
+}

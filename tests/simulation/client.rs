@@ -1,0 +1,362 @@
+//! Clients: each does one operation after another, follows hints, asks again where that is safe, and writes down what
+//! it was answered and when.
+
+use crate::event::{Answer, Caller, Event, Place, Question};
+use crate::history::{Did, History};
+use crate::system::{MS, SECOND, System};
+use catstore::error::Kind;
+use catstore::replica::command::{BatchCommand, Command, Condition, Put, Reply, Request};
+use catstore::store::record::checksum;
+
+/// Keys of one slot, so that a batch may hold several of them.
+pub const KEYS: u64 = 7;
+
+/// The name of a key.
+pub fn key(number: u64) -> Vec<u8> {
+    format!("{{t}}{number}").into_bytes()
+}
+
+/// A client.
+pub struct Client {
+    number: u64,
+    /// It likes to ask this worker.
+    home: u64,
+    /// True if it stays with its worker as long as that one answers.
+    stays: bool,
+    /// Who leads, as far as it knows.
+    leader: Option<u64>,
+    task: Option<Task>,
+    attempts: u64,
+    /// The last value that it knows of a key: key number, stamp, version.
+    known: Option<(u64, u64, u64)>,
+    /// A request with an id that was answered, to send it again some time.
+    past: Option<(Request, Answer)>,
+    /// The number of the last request of its session.
+    session: u64,
+    /// Milliseconds between operations.
+    pub pause: u64,
+    /// It hurries until then: it reads from this worker only, or writes wherever it can.
+    pub hurry: (u64, u64),
+    /// It writes nothing before then.
+    pub quiet: u64,
+    /// Operations that came to an end.
+    pub done: u64,
+    /// Requests to send again, and what they must be answered.
+    pub audit: Vec<(Request, Answer)>,
+    /// When an operation was answered last.
+    answered: u64,
+}
+
+/// An operation under way.
+struct Task {
+    question: Question,
+    invoked: u64,
+    attempt: u64,
+    tries: u64,
+    /// True if some attempt may have been done.
+    uncertain: bool,
+    /// The answer that a repeat of an old request must get.
+    repeats: Option<Answer>,
+}
+
+impl Client {
+    /// A client that likes the worker `home`.
+    pub fn new(number: u64, home: u64, stays: bool, pause: u64) -> Client {
+        Client {
+            number,
+            home,
+            stays,
+            leader: None,
+            task: None,
+            attempts: 0,
+            known: None,
+            past: None,
+            session: 0,
+            pause,
+            hurry: (0, 0),
+            quiet: 0,
+            done: 0,
+            audit: Vec::new(),
+            answered: 0,
+        }
+    }
+
+    /// What must hold at the end: it was answered lately, and every repeat was.
+    pub fn judge(&self, now: u64) -> Result<(), String> {
+        if self.answered + 10 * SECOND < now || !self.audit.is_empty() {
+            return Err(format!(
+                "client {} was answered {} ms ago, {} requests are not repeated yet",
+                self.number,
+                (now - self.answered) / MS,
+                self.audit.len()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Begins the next operation, or the next attempt of the one under way.
+    pub fn act(&mut self, sys: &mut System, history: &mut History, workers: &[u64]) {
+        if self.task.is_none() {
+            let (question, repeats) = self.choose(sys, history);
+            let invoked = sys.now;
+            self.task = Some(Task { question, invoked, attempt: 0, tries: 0, uncertain: false, repeats });
+        }
+        self.attempts += 1;
+        let Some(task) = &mut self.task else { return };
+        task.attempt = self.attempts;
+        task.tries += 1;
+        let hurries = self.hurry.0 > sys.now;
+        let to = match (&task.question, self.leader) {
+            (Question::ReadStale(_), _) => workers[sys.random.up_to(workers.len() - 1)],
+            (Question::Read(_), _) if hurries => self.hurry.1,
+            (_, _) if hurries => workers[sys.random.up_to(workers.len() - 1)],
+            (_, _) if self.stays && task.tries == 1 && workers.contains(&self.home) => self.home,
+            (_, Some(leader)) if !sys.one_in(12) => leader,
+            _ => workers[sys.random.up_to(workers.len() - 1)],
+        };
+        let caller = Caller::Client { client: self.number, attempt: self.attempts };
+        if let Some(delay) = sys.send(Place::Client(self.number), Place::Worker(to)).first() {
+            sys.after(*delay, Event::Question(Place::Worker(to), caller, task.question.clone()));
+        }
+        let patience = if hurries {
+            sys.between(20, 120)
+        } else if sys.one_in(4) {
+            sys.between(50, 500)
+        } else {
+            sys.between(500, 3000)
+        };
+        sys.after(patience * MS, Event::Patience(self.number, self.attempts));
+    }
+
+    /// An attempt was not answered in time.
+    pub fn lose_patience(&mut self, sys: &mut System, history: &mut History, attempt: u64) {
+        if self.task.as_ref().is_some_and(|task| task.attempt == attempt) {
+            self.leader = None;
+            self.unknown(sys, history);
+        }
+    }
+
+    /// An answer. Errors say what a client must not see.
+    pub fn answer(
+        &mut self,
+        sys: &mut System,
+        history: &mut History,
+        attempt: u64,
+        answer: Answer,
+    ) -> Result<(), String> {
+        if self.task.as_ref().is_none_or(|task| task.attempt != attempt) {
+            return Ok(());
+        }
+        match answer {
+            Answer::Refused(Kind::UnknownOutcome, _) => {
+                sys.count("unknown outcome");
+                self.unknown(sys, history);
+            }
+            Answer::Refused(_, leader) => {
+                self.leader = leader;
+                self.again_or_end(sys, history);
+            }
+            answer => {
+                let Some(task) = self.task.take() else { return Ok(()) };
+                self.close(sys, history, task, answer)?;
+                self.rest(sys);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody knows whether the attempt was done: only a request with an id, or a read, is asked again.
+    fn unknown(&mut self, sys: &mut System, history: &mut History) {
+        let Some(task) = &mut self.task else { return };
+        let exact = match &task.question {
+            Question::Write(request) => request.id.is_some(),
+            _ => true,
+        };
+        task.uncertain = true;
+        if exact {
+            self.again_or_end(sys, history);
+        } else {
+            self.end(sys, history);
+        }
+    }
+
+    fn again_or_end(&mut self, sys: &mut System, history: &mut History) {
+        let Some(task) = &mut self.task else { return };
+        // Until it asks again it hears nothing.
+        task.attempt = 0;
+        if task.tries < 12 {
+            let pause = sys.between(5, 40) * task.tries;
+            sys.after(pause * MS, Event::Client(self.number));
+        } else {
+            self.end(sys, history);
+        }
+    }
+
+    /// Gives up.
+    fn end(&mut self, sys: &mut System, history: &mut History) {
+        if let Some(task) = self.task.take()
+            && let Question::Write(request) = task.question
+            && task.uncertain
+            && task.repeats.is_none()
+        {
+            sys.count("write given up");
+            history.add(task.invoked, None, Did::Write(request, None));
+        }
+        self.rest(sys);
+    }
+
+    fn rest(&mut self, sys: &mut System) {
+        self.done += 1;
+        let pause = if self.hurry.0 > sys.now { 8 } else { self.pause };
+        let pause = sys.between(0, 2 * pause * MS);
+        sys.after(pause, Event::Client(self.number));
+    }
+
+    fn close(
+        &mut self,
+        sys: &mut System,
+        history: &mut History,
+        task: Task,
+        answer: Answer,
+    ) -> Result<(), String> {
+        let (invoked, returned) = (task.invoked, Some(sys.now));
+        sys.count("operation");
+        self.answered = sys.now;
+        match (task.question, answer) {
+            (Question::Write(request), answer @ Answer::Key(_)) => {
+                if let Some(first) = task.repeats {
+                    sys.count("request repeated");
+                    if first != answer {
+                        return Err(format!(
+                            "request {request:?} was answered {first:?}, its repeat {answer:?}"
+                        ));
+                    }
+                    return Ok(());
+                }
+                if task.tries > 1 && task.uncertain {
+                    sys.count("request repeated");
+                }
+                if request.id.is_some() {
+                    self.past = Some((request.clone(), answer.clone()));
+                }
+                if request.id.as_ref().is_some_and(|id| id.contains('-')) {
+                    history.past.push((request.clone(), answer.clone()));
+                }
+                let Answer::Key(reply) = answer else { return Ok(()) };
+                if matches!(
+                    reply,
+                    Reply::NotOwner { .. }
+                        | Reply::TooManyRequestIds
+                        | Reply::RequestIdReused
+                        | Reply::RequestIdPassed
+                ) {
+                    return Err(format!("{request:?} was answered {reply:?}"));
+                }
+                self.known = history.learn(&request, &reply)?.or(self.known);
+                history.add(invoked, returned, Did::Write(request, Some(reply)));
+            }
+            (Question::Read(key), Answer::Record(record)) => {
+                let stamp = history.seen(&key, record)?;
+                if let (Some(number), Some((stamp, version))) = (History::number(&key), record) {
+                    self.known = Some((number, stamp, version));
+                }
+                history.add(invoked, returned, Did::Read(key, stamp));
+            }
+            (Question::ReadStale(key), Answer::Record(record)) => {
+                history.seen(&key, record)?;
+            }
+            (question, answer) => return Err(format!("{question:?} was answered {answer:?}")),
+        }
+        Ok(())
+    }
+
+    fn choose(&mut self, sys: &mut System, history: &mut History) -> (Question, Option<Answer>) {
+        if let Some((request, answer)) = self.audit.pop() {
+            return (Question::Write(request), Some(answer));
+        }
+        let number = sys.between(0, KEYS - 1);
+        let kind = match self.number % 2 {
+            _ if self.quiet > sys.now => 0,
+            0 if self.hurry.0 > sys.now => 0,
+            1 if self.hurry.0 > sys.now => 99,
+            _ => sys.between(0, 99),
+        };
+        match kind {
+            0..=44 => return (Question::Read(key(number)), None),
+            45..=49 => return (Question::ReadStale(key(number)), None),
+            50 if self.past.is_some() => {
+                if let Some((request, answer)) = self.past.take() {
+                    return (Question::Write(request), Some(answer));
+                }
+            }
+            _ => {}
+        }
+        let command = match sys.between(0, 199) {
+            0..=119 => Command::Put(self.put(sys, history, number)),
+            120..=149 => Command::Delete { key: key(number), condition: self.condition(sys, number) },
+            150..=197 => self.batch(sys, history),
+            198 => {
+                sys.count("clear");
+                Command::Clear
+            }
+            _ => Command::Digest { id: sys.random.draw(), members: vec![1, 2, 3] },
+        };
+        let id = match sys.between(0, 3) {
+            0 => Some(format!("{}-{}", self.number, history.next_stamp())),
+            1 => {
+                self.session += 1;
+                Some(format!("{:032x}:{}", self.number + 1, self.session))
+            }
+            _ => None,
+        };
+        if id.is_some() {
+            // Of a session only the last request may be repeated.
+            self.past = None;
+        }
+        (Question::Write(Request { id, command }), None)
+    }
+
+    fn put(&mut self, sys: &mut System, history: &mut History, number: u64) -> Put {
+        let stamp = history.next_stamp();
+        let value = stamp.to_string().into_bytes();
+        let ttl = (sys.ttl && sys.one_in(10)).then(|| sys.between(500, 12_000));
+        let (number, condition) = match self.known {
+            Some((known, _, version)) if sys.one_in(6) => (known, Condition::Version(version)),
+            _ => (number, self.condition(sys, number)),
+        };
+        Put {
+            key: key(number),
+            checksum: checksum(&value),
+            value,
+            content_type: String::new(),
+            ttl,
+            condition,
+        }
+    }
+
+    fn condition(&mut self, sys: &mut System, number: u64) -> Condition {
+        match (sys.between(0, 9), self.known) {
+            (0, _) => Condition::Absent,
+            (1, _) => Condition::Exists,
+            (2, Some((known, _, version))) if known == number => Condition::Version(version),
+            _ => Condition::Any,
+        }
+    }
+
+    fn batch(&mut self, sys: &mut System, history: &mut History) -> Command {
+        let mut numbers: Vec<u64> = (0..KEYS).collect();
+        let mut commands = Vec::new();
+        for _ in 0..sys.between(1, 3) {
+            let number = numbers.swap_remove(sys.random.up_to(numbers.len() - 1));
+            commands.push(match sys.between(0, 5) {
+                0 => BatchCommand::Check { key: key(number), condition: self.condition(sys, number) },
+                1 => BatchCommand::Delete { key: key(number) },
+                _ => {
+                    let put = self.put(sys, history, number);
+                    BatchCommand::Put(Put { key: key(number), condition: Condition::Any, ..put })
+                }
+            });
+        }
+        Command::Batch(commands)
+    }
+}

@@ -1,0 +1,889 @@
+//! One machine with a disk and a clock, and the member that lives on it: the rim of the production code, on virtual
+//! time. A member acts when something is there for it, unless it is busy or paused; what a run does takes time, and
+//! what it sends before a sync leaves before what it sends after it.
+
+use crate::bug::Bug;
+use crate::event::{Answer, Caller, Death, Effect, Event, Place, Pulling, Question};
+use crate::stores::{Log, Probe, Root};
+use crate::system::{MS, System};
+use catstore::cluster::membership::Wanted;
+use catstore::error::{Error, Kind, Result};
+use catstore::replica::command::Reply;
+use catstore::replica::core::{Role, Status, TICK_MS};
+use catstore::replica::digest;
+use catstore::replica::machine::Machine;
+use catstore::replica::member::{Flush, Member, NOBODY, Outputs, Rim, Setup, Ticket};
+use catstore::replica::parcel::{self, Gate, Sender};
+use catstore::replica::snapshot::Held;
+use catstore::store::doubles::{Disk, MemoryBuilding};
+use catstore::store::keys;
+use catstore::store::log::{LogWrite, RaftLog};
+use catstore::store::state::{Building, Generations, State};
+use protobuf::Message as _;
+use raft::eraftpb::{Message, MessageType};
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+/// So many entries may wait for a majority, as in production.
+const IN_FLIGHT: usize = 2;
+
+/// A machine that the simulator knows how to ask.
+pub trait Subject: Machine {
+    /// Where the member with that Raft id is.
+    fn place(id: u64) -> Place;
+    /// The group's number on the wire.
+    const GROUP: u32;
+    /// A reply as an answer.
+    fn answer(reply: Self::Reply) -> Answer;
+    /// A question as a command; none if it is none.
+    fn command(question: Question) -> Option<Self::Command>;
+    /// What a reader finds.
+    fn read(state: &dyn State, published: &Self::Published, key: &[u8]) -> Result<Answer>;
+    /// The version counter.
+    fn version(published: &Self::Published) -> u64;
+}
+
+/// The clocks of a machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// What it showed,
+    pub base_ms: u64,
+    /// at this virtual time.
+    pub since: u64,
+    /// So many millionths faster than virtual time.
+    pub drift: i64,
+    /// The time of day is wrong by so many milliseconds.
+    pub wrong: i64,
+}
+
+impl Clock {
+    /// Milliseconds of the clock that goes on while the machine sleeps.
+    pub fn ms(&self, now: u64) -> u64 {
+        let passed = (now - self.since) as i64;
+        self.base_ms
+            + ((passed + passed / 1_000_000 * self.drift + passed % 1_000_000 * self.drift / 1_000_000)
+                / 1000) as u64
+    }
+
+    /// The time of day in milliseconds.
+    pub fn day_ms(&self, now: u64) -> u64 {
+        (1_700_000_000_000 + (now / 1000) as i64 + self.wrong) as u64
+    }
+
+    /// How long until it shows `ms`, at least, in microseconds.
+    fn until(&self, now: u64, ms: u64) -> u64 {
+        let left = ms.saturating_sub(self.ms(now)) as i64 * 1000;
+        (left - left * self.drift / 1_000_000).max(1) as u64
+    }
+}
+
+/// What a machine is and has, whether its process runs or not.
+pub struct Node<M: Subject> {
+    /// The Raft id.
+    pub id: u64,
+    /// The uuid of the folder.
+    pub uuid: String,
+    /// The disk.
+    pub disk: Disk,
+    /// What the stores tell.
+    pub probe: Arc<Probe>,
+    /// Its clocks.
+    pub clock: Clock,
+    /// How often the folder was opened.
+    pub starts: u64,
+    /// Counts the lives of the process.
+    pub life: u64,
+    /// The process, if it runs.
+    pub up: Option<Up<M>>,
+    /// True once it will never run again.
+    pub gone: bool,
+    /// True if the power failed since the last start.
+    pub power_lost: bool,
+    /// It does nothing before then.
+    pub paused_until: u64,
+    /// Its syncs take so long until then: microseconds, and when.
+    pub slow_disk: (u64, u64),
+    /// How a planned fault of the disk ends the process.
+    pub planned: Option<Death>,
+    /// True once such a fault has happened: the process does nothing more.
+    pub dying: bool,
+    /// After so many bytes of entries the state is flushed, and the log cut at the latest.
+    pub sizes: (u64, u64),
+}
+
+/// A process.
+pub struct Up<M: Subject> {
+    /// The member.
+    pub member: Member<M, Log, Root>,
+    /// Who it is to the others.
+    pub own: Sender,
+    gate: Gate,
+    mail: VecDeque<Arc<Vec<u8>>>,
+    jobs: VecDeque<Job>,
+    queue: VecDeque<(Ticket, M::Command)>,
+    callers: BTreeMap<Ticket, Caller>,
+    readers: BTreeMap<Ticket, (Caller, Vec<u8>, u64)>,
+    next_ticket: Ticket,
+    next_tick: u64,
+    wake_at: Option<u64>,
+    finishing: Option<Finishing<M>>,
+    /// Until when it reads by lease, as readers see it.
+    pub lease: u64,
+    /// What readers see of its place.
+    pub status: Status,
+    live: (Arc<dyn State>, M::Published),
+    held: BTreeMap<u64, Held>,
+    pull: Option<Pull>,
+    flush: Option<Flush>,
+    /// True if it was asked to hand over.
+    leaving: bool,
+    /// What it had applied before the run.
+    applied: u64,
+}
+
+/// What a run left to do at its end.
+struct Finishing<M: Subject> {
+    outputs: Outputs<M::Reply, MemoryBuilding>,
+    refused: Vec<(Ticket, Error)>,
+}
+
+/// A pull under way.
+struct Pull {
+    id: u64,
+    from: u64,
+    building: MemoryBuilding,
+    after: Vec<u8>,
+    number: u64,
+    began: u64,
+}
+
+enum Job {
+    Flushed(u64),
+    Fetched(u64, Option<MemoryBuilding>),
+    Used(u64, u64),
+    Want(Wanted),
+    Leave,
+    Read(Ticket),
+    Unreachable(u64),
+    Forged(Message),
+}
+
+/// Notes what a run does, and how far into the run.
+struct Notes<'a> {
+    probe: &'a Probe,
+    effects: Vec<(u64, Effect)>,
+}
+
+impl Rim for Notes<'_> {
+    fn publish(&mut self, status: &Status) {
+        self.effects.push((self.probe.elapsed(), Effect::Publish(*status)));
+    }
+    fn send(&mut self, messages: Vec<Message>) {
+        self.effects.push((self.probe.elapsed(), Effect::Send(messages)));
+    }
+}
+
+impl<M: Subject> Node<M> {
+    /// Where it is.
+    pub fn place(&self) -> Place {
+        M::place(self.id)
+    }
+
+    /// Starts the process. Errors say what must not happen at a start.
+    pub fn start(&mut self, sys: &mut System) -> Result<(), String> {
+        if self.up.is_some() || self.gone {
+            return Ok(());
+        }
+        self.life += 1;
+        self.starts += 1;
+        self.paused_until = 0;
+        self.dying = false;
+        sys.count("start");
+        let (log, generations) = self.disk.open(self.power_lost);
+        let now = self.clock.ms(sys.now);
+        let seed = sys.random.draw();
+        let run = sys.random.draw();
+        let setup = Setup {
+            now: if sys.bug == Bug::VoteAfterRestart { now.saturating_sub(10_000) } else { now },
+            flush_bytes: self.sizes.0,
+            keep_bytes: self.sizes.1,
+            ..Setup::new(self.id, 1, seed, now)
+        };
+        self.probe.begin(0, 0);
+        let fault = self.disk.fault_is_pending();
+        let opened: Result<Member<M, Log, Root>> = or_crashed(|| {
+            let root = Root::new(generations, self.probe.clone())?;
+            Member::open(setup, Log::new(log, self.probe.clone()), root)
+        });
+        let member = match opened {
+            Ok(member) => member,
+            Err(_) if fault && !self.disk.fault_is_pending() => {
+                // The planned fault hit the start.
+                self.fall(sys, Death::Power);
+                return Ok(());
+            }
+            Err(error) => return Err(format!("{:?} does not open: {error}", self.place())),
+        };
+        self.power_lost = false;
+        let own = Sender {
+            cluster: "c".into(),
+            group: M::GROUP,
+            incarnation: 1,
+            id: self.id,
+            starts: self.starts,
+            run,
+        };
+        let live = (member.state(), member.machine().publish());
+        let applied = member.machine().position().index;
+        self.up = Some(Up {
+            member,
+            gate: Gate::new(own.clone()),
+            own,
+            mail: VecDeque::new(),
+            jobs: VecDeque::new(),
+            queue: VecDeque::new(),
+            callers: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            next_ticket: NOBODY + 1,
+            next_tick: now + TICK_MS,
+            wake_at: None,
+            finishing: None,
+            lease: 0,
+            status: Status::default(),
+            live,
+            held: BTreeMap::new(),
+            pull: None,
+            flush: None,
+            leaving: false,
+            applied,
+        });
+        self.want_wake(sys, sys.now);
+        Ok(())
+    }
+
+    fn want_wake(&mut self, sys: &mut System, at: u64) {
+        let at = at.max(sys.now).max(self.paused_until);
+        let (place, life) = (self.place(), self.life);
+        if let Some(up) = &mut self.up
+            && up.finishing.is_none()
+            && up.wake_at.is_none_or(|planned| at < planned)
+        {
+            up.wake_at = Some(at);
+            sys.at(at, Event::Wake(place, life));
+        }
+    }
+
+    fn job(&mut self, sys: &mut System, job: Job) {
+        if let Some(up) = &mut self.up {
+            up.jobs.push_back(job);
+            self.want_wake(sys, sys.now);
+        }
+    }
+
+    /// The process looks at what there is to do. Errors say what must not happen.
+    pub fn wake(&mut self, sys: &mut System) -> Result<(), String> {
+        let Some(up) = &mut self.up else { return Ok(()) };
+        if up.wake_at != Some(sys.now) {
+            return Ok(());
+        }
+        up.wake_at = None;
+        if up.finishing.is_some() || self.dying {
+            return Ok(());
+        }
+        if self.paused_until > sys.now {
+            self.want_wake(sys, sys.now);
+            return Ok(());
+        }
+        self.run(sys)
+    }
+
+    /// One round, as the production thread does it.
+    fn run(&mut self, sys: &mut System) -> Result<(), String> {
+        let spent = sys.between(10, 40);
+        let slow = self.slow_disk.1 > sys.now;
+        let sync =
+            if slow { sys.between(self.slow_disk.0 / 2, self.slow_disk.0) } else { sys.between(80, 500) };
+        if slow {
+            sys.count("run on a slow disk");
+        }
+        self.probe.begin(spent, sync);
+        let now = self.clock.ms(sys.now);
+        let day = self.clock.day_ms(sys.now);
+        let fault = self.disk.fault_is_pending();
+        let probe = self.probe.clone();
+        let mut notes = Notes { probe: &probe, effects: Vec::new() };
+        let Some(up) = &mut self.up else { return Ok(()) };
+        let result = or_crashed(|| up.round(now, day, sys, &mut notes));
+        let effects = notes.effects;
+        let (installs, cuts) = probe.take_counts();
+        (0..installs).for_each(|_| sys.count("snapshot installed"));
+        (0..cuts).for_each(|_| sys.count("log truncated"));
+        self.spread(sys, effects, spent);
+        let elapsed = self.probe.elapsed();
+        let struck = fault && !self.disk.fault_is_pending();
+        match result {
+            Ok(finishing) if !struck => {
+                let Some(up) = &mut self.up else { return Ok(()) };
+                up.note_committed(&self.probe)?;
+                up.finishing = Some(finishing);
+                sys.after(elapsed, Event::Finish(self.place(), self.life));
+                Ok(())
+            }
+            _ if struck => {
+                // What it did before the fault happened; then the process is gone.
+                self.disk_failed(sys, elapsed);
+                Ok(())
+            }
+            Err(error) => Err(format!("{:?} fails: {error}", self.place())),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Does at once what happens before the first sync, and plans the rest.
+    fn spread(&mut self, sys: &mut System, effects: Vec<(u64, Effect)>, spent: u64) {
+        for (at, effect) in effects {
+            if at <= spent {
+                self.effect(sys, effect);
+            } else {
+                sys.after(at, Event::Effect(self.place(), self.life, effect));
+            }
+        }
+    }
+
+    /// Something that a run does to the world.
+    pub fn effect(&mut self, sys: &mut System, effect: Effect) {
+        let (place, life) = (self.place(), self.life);
+        if self.paused_until > sys.now {
+            sys.at(self.paused_until, Event::Effect(place, life, effect));
+            return;
+        }
+        match effect {
+            Effect::Publish(status) => self.publish(sys, &status),
+            Effect::Send(messages) => self.send(sys, messages),
+        }
+    }
+
+    fn publish(&mut self, sys: &mut System, status: &Status) {
+        let Some(up) = &mut self.up else { return };
+        if !up.keeps_lease(sys, status) {
+            up.lease = up.lease.min(status.lease);
+        }
+        if status.role == Role::Leader {
+            self.probe.watch().leads(status.term, self.id);
+            if up.status.role != Role::Leader {
+                sys.count("leader elected");
+            }
+        }
+        up.status = *status;
+    }
+
+    fn send(&mut self, sys: &mut System, messages: Vec<Message>) {
+        let Some(up) = &mut self.up else { return };
+        let mut parcels: BTreeMap<u64, Vec<Vec<u8>>> = BTreeMap::new();
+        let mut voted = false;
+        for message in messages {
+            let kind = message.get_msg_type();
+            if kind == MessageType::MsgTimeoutNow {
+                sys.count("leadership handed over");
+            }
+            voted |= kind == MessageType::MsgRequestVoteResponse && !message.reject;
+            sys.mix(message.to ^ (message.index << 8) ^ ((kind as u64) << 40) ^ (message.term << 50));
+            if let Ok(bytes) = message.write_to_bytes() {
+                parcels.entry(message.to).or_default().push(bytes);
+            }
+        }
+        let commit = up.member.core().commit();
+        for (to, messages) in parcels {
+            let bytes = Arc::new(parcel::encode(&up.own, to, commit, &messages));
+            let delays = sys.send(M::place(self.id), M::place(to));
+            if delays.is_empty() {
+                let late = sys.between(MS, 300 * MS);
+                sys.after(late, Event::Unreachable(M::place(self.id), self.life, to));
+            }
+            for delay in delays {
+                sys.after(delay, Event::Parcel(M::place(to), bytes.clone()));
+            }
+        }
+        if voted && sys.faults && sys.one_in(sys.power_after_vote) {
+            let soon = sys.between(0, MS);
+            sys.after(soon, Event::Die(M::place(self.id), self.life, Death::Power));
+        }
+    }
+
+    /// A run has come to its end: what was applied is visible, and replies leave.
+    pub fn finish(&mut self, sys: &mut System) -> Result<(), String> {
+        let (place, life) = (self.place(), self.life);
+        if self.paused_until > sys.now {
+            sys.at(self.paused_until, Event::Finish(place, life));
+            return Ok(());
+        }
+        let now = self.clock.ms(sys.now);
+        let Some(up) = &mut self.up else { return Ok(()) };
+        let Some(Finishing { outputs, refused }) = up.finishing.take() else { return Ok(()) };
+        up.live = (up.member.state(), up.member.machine().publish());
+        let status = up.member.status();
+        up.lease = if up.keeps_lease(sys, &status) { up.lease.max(status.lease) } else { status.lease };
+        let leader = up.status.leader;
+        for (ticket, reply) in outputs.replies {
+            if let Some(caller) = up.callers.remove(&ticket) {
+                let answer = reply.map_or_else(|error| refusal(&error, leader), M::answer);
+                sys.acknowledged = sys.acknowledged.max(version_of(&answer));
+                respond(sys, place, caller, answer);
+            }
+        }
+        for (ticket, error) in refused {
+            if let Some(caller) = up.callers.remove(&ticket) {
+                respond(sys, place, caller, refusal(&error, leader));
+            }
+        }
+        for (ticket, right) in outputs.reads {
+            let Some((caller, key, since)) = up.readers.remove(&ticket) else { continue };
+            let answer = match right {
+                Ok(()) => {
+                    sys.count("read by round");
+                    up.look(sys, &key, since, "by a round")?
+                }
+                Err(error) => refusal(&error, leader),
+            };
+            respond(sys, place, caller, answer);
+        }
+        for id in outputs.released {
+            up.held.remove(&id);
+        }
+        for offer in outputs.offers {
+            up.held.insert(offer.name.id, Held { view: offer.view, keys: 0, bytes: 0 });
+        }
+        if let Some(fetch) = outputs.fetch {
+            sys.count("snapshot pulled");
+            up.pull = Some(Pull {
+                id: fetch.name.id,
+                from: fetch.from,
+                building: fetch.building,
+                after: Vec::new(),
+                number: 0,
+                began: now,
+            });
+            sys.after(MS, Event::Ask(place, life, Pulling { id: fetch.name.id, number: 0 }));
+        }
+        for look in outputs.looks {
+            sys.count("digest taken");
+            let digest = digest::take(&*look.view, look.index).map_err(|error| error.to_string())?;
+            self.probe.watch().looked(self.id, digest.index, digest.hash);
+        }
+        if let Some(flush) = outputs.flush {
+            up.flush = Some(flush);
+            let takes = sys.between(MS, 100 * MS);
+            sys.after(takes, Event::Flushed(place, life));
+        }
+        let more = !up.queue.is_empty() && up.member.uncommitted() < IN_FLIGHT;
+        let waits = more || !up.jobs.is_empty() || !up.mail.is_empty();
+        let next = if waits { sys.now } else { sys.now + self.clock.until(sys.now, up.next_tick) };
+        self.want_wake(sys, next);
+        Ok(())
+    }
+
+    /// A parcel arrives.
+    pub fn parcel(&mut self, sys: &mut System, bytes: Arc<Vec<u8>>) {
+        if let Some(up) = &mut self.up {
+            up.mail.push_back(bytes);
+            self.want_wake(sys, sys.now);
+        }
+    }
+
+    /// A message that a planted bug made up arrives.
+    pub fn forged(&mut self, sys: &mut System, message: Message) {
+        self.job(sys, Job::Forged(message));
+    }
+
+    /// A parcel to `peer` did not arrive.
+    pub fn unreachable(&mut self, sys: &mut System, peer: u64) {
+        self.job(sys, Job::Unreachable(peer));
+    }
+
+    /// What the directory wants.
+    pub fn want(&mut self, sys: &mut System, wanted: Wanted) {
+        self.job(sys, Job::Want(wanted));
+    }
+
+    /// It is about to stop.
+    pub fn leave(&mut self, sys: &mut System) {
+        if let Some(up) = &mut self.up {
+            up.leaving = true;
+        }
+        self.job(sys, Job::Leave);
+    }
+
+    /// The flush that was asked for is done, or fails.
+    pub fn flushed(&mut self, sys: &mut System) -> Result<(), String> {
+        let fault = self.disk.fault_is_pending();
+        let up = self.up.as_mut().filter(|_| !self.dying);
+        let Some(flush) = up.and_then(|up| up.flush.take()) else { return Ok(()) };
+        match flush.state.flush() {
+            Ok(()) => {
+                sys.count("state flushed");
+                self.job(sys, Job::Flushed(flush.index));
+                Ok(())
+            }
+            Err(_) if fault && !self.disk.fault_is_pending() => {
+                self.disk_failed(sys, 0);
+                Ok(())
+            }
+            Err(error) => Err(format!("{:?} does not flush: {error}", self.place())),
+        }
+    }
+
+    /// A question arrives. One that nobody hears gets no answer, or a refused connection.
+    pub fn question(&mut self, sys: &mut System, caller: Caller, question: Question) -> Result<(), String> {
+        let place = self.place();
+        if self.paused_until > sys.now && self.up.is_some() {
+            sys.at(self.paused_until, Event::Question(place, caller, question));
+            return Ok(());
+        }
+        let now = self.clock.ms(sys.now);
+        let Some(up) = self.up.as_mut().filter(|_| !self.dying) else {
+            if sys.one_in(2) {
+                respond(sys, place, caller, Answer::Refused(Kind::Unreachable, None));
+            }
+            return Ok(());
+        };
+        match question {
+            Question::Read(key) => {
+                let leads = sys.bug == Bug::ReadWithoutLease && up.status.role == Role::Leader;
+                if up.lease > now || leads {
+                    sys.count("read by lease");
+                    let answer = up.look(sys, &key, sys.acknowledged, "by lease")?;
+                    respond(sys, place, caller, answer);
+                    return Ok(());
+                }
+                let ticket = up.ticket();
+                let since = sys.acknowledged;
+                up.readers.insert(ticket, (caller, key, since));
+                self.job(sys, Job::Read(ticket));
+            }
+            Question::ReadStale(key) => {
+                sys.count("stale read");
+                let answer = M::read(&*up.live.0, &up.live.1, &key);
+                let answer = answer.map_err(|error| format!("{place:?} cannot read: {error}"))?;
+                respond(sys, place, caller, answer);
+            }
+            question => {
+                if let Some(command) = M::command(question) {
+                    let ticket = up.ticket();
+                    up.callers.insert(ticket, caller);
+                    up.queue.push_back((ticket, command));
+                    self.want_wake(sys, sys.now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The process ends.
+    pub fn die(&mut self, sys: &mut System, death: Death) -> Result<(), String> {
+        match death {
+            Death::Close => self.close(sys)?,
+            death => self.fall(sys, death),
+        }
+        Ok(())
+    }
+
+    /// The process ends without a close.
+    pub fn fall(&mut self, sys: &mut System, death: Death) {
+        if self.up.take().is_none() && death != Death::Power {
+            return;
+        }
+        self.life += 1;
+        self.planned = None;
+        if death == Death::Power {
+            sys.count("power lost");
+            let seed = sys.random.draw();
+            self.disk.crash(seed);
+            self.power_lost = true;
+            // The clock begins anew with the machine.
+            self.clock.base_ms = sys.between(20_000, 60_000);
+            self.clock.since = sys.now;
+        } else {
+            sys.count("killed");
+            self.disk.kill();
+        }
+    }
+
+    fn close(&mut self, sys: &mut System) -> Result<(), String> {
+        let place = self.place();
+        let Some(up) = self.up.take() else { return Ok(()) };
+        sys.count("closed");
+        self.life += 1;
+        self.planned = None;
+        for (ticket, _) in &up.queue {
+            if let Some(caller) = up.callers.get(ticket) {
+                respond(sys, place, *caller, Answer::Refused(Kind::Closed, None));
+            }
+        }
+        let queued: Vec<Ticket> = up.queue.iter().map(|(ticket, _)| *ticket).collect();
+        for (ticket, caller) in up.callers.iter().filter(|(ticket, _)| !queued.contains(ticket)) {
+            let _ = ticket;
+            respond(sys, place, *caller, Answer::Refused(Kind::UnknownOutcome, None));
+        }
+        for (caller, _, _) in up.readers.values() {
+            respond(sys, place, *caller, Answer::Refused(Kind::Closed, None));
+        }
+        drop(up.pull);
+        let (mut log, generations) = up.member.into_stores();
+        // A close that a fault of the disk cuts short is a kill.
+        let hard_state = Some(log.hard_state());
+        let _ = log.write(LogWrite { hard_state, sync: true, ..LogWrite::default() });
+        let _ = generations.live().flush();
+        self.disk.kill();
+        Ok(())
+    }
+
+    /// Asks for the next chunk of the snapshot that it pulls.
+    pub fn ask(&mut self, sys: &mut System, pulling: Pulling) {
+        let (place, life, now) = (self.place(), self.life, self.clock.ms(sys.now));
+        let Some(up) = &mut self.up else { return };
+        let Some(pull) =
+            up.pull.as_ref().filter(|pull| pull.id == pulling.id && pull.number == pulling.number)
+        else {
+            return;
+        };
+        if now.saturating_sub(pull.began) > 10_000 {
+            up.pull = None;
+            self.job(sys, Job::Fetched(pulling.id, None));
+            return;
+        }
+        let source = M::place(pull.from);
+        let after = pull.after.clone();
+        for delay in sys.send(place, source) {
+            sys.after(delay, Event::Serve(source, place, life, pulling, after.clone()));
+        }
+        sys.after(400 * MS, Event::Ask(place, life, pulling));
+    }
+
+    /// Is asked for a chunk.
+    pub fn serve(
+        &mut self,
+        sys: &mut System,
+        to: Place,
+        life: u64,
+        pulling: Pulling,
+        after: &[u8],
+    ) -> Result<(), String> {
+        let place = self.place();
+        if self.up.is_none() || self.dying || self.paused_until > sys.now {
+            return Ok(());
+        }
+        let (Place::Master(peer) | Place::Worker(peer) | Place::Client(peer)) = to;
+        self.job(sys, Job::Used(pulling.id, peer));
+        let bytes = sys.between(100, 3000) as usize;
+        let Some(up) = &mut self.up else { return Ok(()) };
+        let chunk = match up.held.get(&pulling.id) {
+            Some(held) => {
+                let chunk = catstore::replica::snapshot::encode(held, after, bytes);
+                Some(chunk.map_err(|error| format!("{place:?} cannot read a snapshot: {error}"))?)
+            }
+            None => None,
+        };
+        for delay in sys.send(place, to) {
+            let mut chunk = chunk.clone();
+            if let Some(bytes) = chunk.as_mut().filter(|_| sys.faults && sys.one_in(50)) {
+                sys.count("chunk damaged on its way");
+                let position = sys.random.up_to(bytes.len() - 1);
+                bytes[position] ^= 1;
+            }
+            sys.after(delay + 100, Event::Chunk(to, life, pulling, chunk));
+        }
+        Ok(())
+    }
+
+    /// A chunk arrives.
+    pub fn chunk(&mut self, sys: &mut System, pulling: Pulling, chunk: Option<Vec<u8>>) {
+        let (place, life) = (self.place(), self.life);
+        let Some(up) = self.up.as_mut().filter(|_| !self.dying) else { return };
+        let Some(pull) =
+            up.pull.as_mut().filter(|pull| pull.id == pulling.id && pull.number == pulling.number)
+        else {
+            return;
+        };
+        let Some(chunk) = chunk else {
+            sys.count("snapshot no longer held");
+            up.pull = None;
+            self.job(sys, Job::Fetched(pulling.id, None));
+            return;
+        };
+        // A damaged one is asked for again when patience ends.
+        let Ok(mut chunk) = catstore::replica::snapshot::decode(&chunk) else { return };
+        if sys.bug == Bug::RequestsLost {
+            for (from, to) in keys::carried_over() {
+                chunk.rows.changes.retain(|(row, _)| row < &from || row >= &to);
+            }
+        }
+        if pull.building.write(&chunk.rows).is_err() {
+            up.pull = None;
+            self.disk_failed(sys, 0);
+            return;
+        }
+        pull.number += 1;
+        let next = Pulling { id: pull.id, number: pull.number };
+        pull.after = chunk.end.unwrap_or_default();
+        let pause = if sys.one_in(10) { sys.between(MS, 400 * MS) } else { sys.between(100, 5 * MS) };
+        let event = if chunk.last { Event::Pulled(place, life, next) } else { Event::Ask(place, life, next) };
+        sys.after(pause, event);
+    }
+
+    /// All rows are there: they are made durable.
+    pub fn pulled(&mut self, sys: &mut System, pulling: Pulling) {
+        let Some(up) = self.up.as_mut().filter(|_| !self.dying) else { return };
+        let Some(mut pull) = up.pull.take_if(|pull| pull.id == pulling.id && pull.number == pulling.number)
+        else {
+            return;
+        };
+        if pull.building.finish().is_err() {
+            self.disk_failed(sys, 0);
+            return;
+        }
+        self.job(sys, Job::Fetched(pull.id, Some(pull.building)));
+    }
+
+    /// The planned fault of the disk has happened: the process ends.
+    fn disk_failed(&mut self, sys: &mut System, after: u64) {
+        self.dying = true;
+        let death = self.planned.take().unwrap_or(Death::Kill);
+        sys.after(after, Event::Die(self.place(), self.life, death));
+    }
+}
+
+impl<M: Subject> Up<M> {
+    /// What waits here, for messages.
+    pub fn describe(&self) -> String {
+        format!(
+            "{} callers, {} readers, {} commands, {} jobs, pull {:?}, {} held",
+            self.callers.len(),
+            self.readers.len(),
+            self.queue.len(),
+            self.jobs.len(),
+            self.pull.as_ref().map(|pull| (pull.id, pull.from, pull.number)),
+            self.held.len()
+        )
+    }
+
+    /// [`Bug::LeaseAfterHandOver`]: a leader that hands over keeps the lease that it had.
+    fn keeps_lease(&self, sys: &System, status: &Status) -> bool {
+        let membership = self.member.core().membership();
+        sys.bug == Bug::LeaseAfterHandOver
+            && self.leaving
+            && (status.role, status.term) == (Role::Leader, self.status.term)
+            && membership.voters_outgoing.is_empty()
+            && membership.voters.contains(&self.own.id)
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    fn round(&mut self, now: u64, day: u64, sys: &mut System, notes: &mut Notes<'_>) -> Result<Finishing<M>> {
+        while let Some(job) = self.jobs.pop_front() {
+            match job {
+                Job::Flushed(index) => self.member.flushed(now, index)?,
+                Job::Fetched(id, built) => self.member.fetched(id, built),
+                Job::Used(id, peer) => self.member.snapshot_used(now, id, peer),
+                Job::Want(wanted) => self.member.want(wanted),
+                Job::Leave => self.member.leave(now),
+                Job::Read(ticket) => self.member.read(ticket),
+                Job::Unreachable(peer) => self.member.unreachable(peer),
+                Job::Forged(message) => self.member.step(now, message),
+            }
+        }
+        while let Some(bytes) = self.mail.pop_front() {
+            match parcel::open(&bytes, &self.gate) {
+                Ok(parcel) => {
+                    for message in parcel.messages {
+                        self.member.step(now, message);
+                    }
+                    self.member.hear_commit(now, parcel.sender.id, parcel.commit);
+                }
+                Err(_) => sys.count("parcel refused at the gate"),
+            }
+        }
+        if now >= self.next_tick {
+            if now >= self.next_tick + TICK_MS {
+                sys.count("ticks dropped");
+            }
+            self.next_tick = now + TICK_MS;
+            self.member.tick(now);
+            self.member.propose_due(day);
+        }
+        let refused = if self.member.uncommitted() < IN_FLIGHT {
+            self.member.propose(day, &mut self.queue)
+        } else {
+            Vec::new()
+        };
+        let outputs = self.member.run(now, notes)?;
+        Ok(Finishing { outputs, refused })
+    }
+
+    /// Compares what was applied in this run with what others applied.
+    fn note_committed(&mut self, probe: &Probe) -> Result<(), String> {
+        let applied = self.member.machine().position().index;
+        if applied < self.applied {
+            return Err(format!("member {} went back from entry {} to {applied}", probe.id, self.applied));
+        }
+        if applied > self.applied {
+            let log = self.member.core().log();
+            let first = (self.applied + 1).max(log.truncated().0 + 1);
+            let entries = log.entries(first, applied + 1, u64::MAX);
+            probe.committed(&entries.map_err(|error| error.to_string())?);
+            self.applied = applied;
+        }
+        Ok(())
+    }
+
+    /// A linearizable read. `due`: what was acknowledged before it.
+    fn look(&self, sys: &mut System, key: &[u8], due: u64, how: &str) -> Result<Answer, String> {
+        let version = M::version(&self.live.1);
+        if version < due {
+            return Err(format!(
+                "member {} reads {how} at version {version}, but version {due} was acknowledged",
+                self.own.id
+            ));
+        }
+        sys.acknowledged = sys.acknowledged.max(version);
+        M::read(&*self.live.0, &self.live.1, key).map_err(|error| format!("a read {how} fails: {error}"))
+    }
+}
+
+/// Raft gives up with a panic where it cannot read the log: an error, if a crash is the reason.
+fn or_crashed<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let crashed = panic.downcast_ref::<String>().is_some_and(|text| text.contains("crashed"));
+        if !crashed {
+            resume_unwind(panic);
+        }
+        Err(Error::new(Kind::Failed, "crashed"))
+    })
+}
+
+fn refusal(error: &Error, leader: u64) -> Answer {
+    Answer::Refused(error.kind(), (leader != 0).then_some(leader))
+}
+
+/// The version that an answer acknowledges.
+fn version_of(answer: &Answer) -> u64 {
+    match answer {
+        Answer::Key(Reply::Stored { version, .. } | Reply::Deleted { version }) => *version,
+        Answer::Key(Reply::Batch(versions)) => versions.iter().flatten().copied().max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Sends an answer on its way.
+fn respond(sys: &mut System, from: Place, caller: Caller, answer: Answer) {
+    let to = match caller {
+        Caller::Client { client, .. } => Place::Client(client),
+        Caller::Operator(_) => Place::Client(u64::MAX),
+    };
+    if let Some(delay) = sys.send(from, to).first() {
+        sys.after(*delay, Event::Answer(caller, answer));
+    }
+}

@@ -1,0 +1,161 @@
+//! Many seeds on all cores, and what they come to.
+
+use crate::bug::Bug;
+use crate::system::Totals;
+use crate::world::{self, Outcome};
+use std::backtrace::Backtrace;
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// What must happen at least once in ten seeds.
+const KINDS: &[&str] = &[
+    "chunk damaged on its way",
+    "clear",
+    "clock that drifts by more than 2 %",
+    "closed",
+    "crash in the middle of a step",
+    "disk error",
+    "fitness to vote changed",
+    "handover unheard",
+    "killed",
+    "leader alone with standbys",
+    "leader cut off",
+    "leader elected",
+    "leadership handed over",
+    "log truncated",
+    "master joined",
+    "master lost for good",
+    "master removed",
+    "message cut off",
+    "message delayed",
+    "message lost",
+    "message repeated",
+    "one-way cut",
+    "parcel refused at the gate",
+    "partition",
+    "pause longer than the election timeout",
+    "power lost",
+    "power lost everywhere",
+    "read by lease",
+    "read by round",
+    "removed worker stopped",
+    "request repeated",
+    "restart within the promise",
+    "run on a slow disk",
+    "snapshot installed",
+    "snapshot no longer held",
+    "split while joint",
+    "stale read",
+    "state flushed",
+    "ticks dropped",
+    "time of day set",
+    "view delivered late",
+    "worker joined",
+    "worker replaced",
+    "write given up",
+];
+
+/// A number from the environment.
+pub fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
+/// Another one each time.
+pub fn first_seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    since.as_nanos() as u64 % 1_000_000_000
+}
+
+thread_local! {
+    /// The last panic of a seed, while one is under way.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Panics of seeds are kept, those of tests are printed.
+fn keep_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let kept = PANIC.with_borrow_mut(|kept| {
+                kept.as_mut().map(|kept| *kept = format!("{info}\n{}", Backtrace::capture()))
+            });
+            if kept.is_none() {
+                print(info);
+            }
+        }));
+    });
+}
+
+/// Lives through one seed; a panic is a failure as any other.
+pub fn live(seed: u64, bug: Bug) -> Outcome {
+    keep_panics();
+    PANIC.set(Some(String::new()));
+    let outcome = catch_unwind(AssertUnwindSafe(|| world::live(seed, bug)));
+    let panic = PANIC.take();
+    outcome.unwrap_or_else(|_| Outcome { totals: Totals::default(), trace: 0, events: 0, failure: panic })
+}
+
+/// Lives through `seeds` seeds from `first` on, on all cores. Panics with the first that fails.
+pub fn many(first: u64, seeds: u64) {
+    println!("seeds {first} to {}", first + seeds - 1);
+    let began = Instant::now();
+    let next = AtomicU64::new(first);
+    let done = Mutex::new((Totals::default(), 0, Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(seeds as usize);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + seeds {
+                        return;
+                    }
+                    let outcome = live(seed, Bug::None);
+                    let mut done = done.lock().expect("no panic while it is held");
+                    done.0.add(&outcome.totals);
+                    done.1 += outcome.events;
+                    if let Some(why) = outcome.failure {
+                        println!("seed {seed} fails: {why}");
+                        done.2.push(seed);
+                        if done.2.len() as u64 >= number("FAILURES").unwrap_or(1) {
+                            next.store(first + seeds, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (totals, events, failed) = done.into_inner().expect("no panic while it was held");
+    let all: Vec<u64> = (first..first + seeds).collect();
+    report(&all, &totals, events, Some(began));
+    assert!(
+        failed.is_empty(),
+        "seeds {failed:?} fail; replay one with SEED={} cargo test --release --test simulation -- --nocapture",
+        failed[0]
+    );
+    let rare: Vec<&&str> = KINDS.iter().filter(|kind| totals.get(kind) < seeds / 10).collect();
+    assert!(seeds < 200 || rare.is_empty(), "too rare in {seeds} seeds: {rare:?}");
+}
+
+/// Prints what happened.
+pub fn report(seeds: &[u64], totals: &Totals, events: u64, began: Option<Instant>) {
+    for (kind, count) in &totals.0 {
+        println!("{count:>12}  {kind}");
+    }
+    println!("{events:>12}  events in {} seeds", seeds.len());
+    if let Some(began) = began {
+        let seconds = began.elapsed().as_secs_f64();
+        let operations = totals.get("operation") as f64;
+        println!(
+            "{:.1} s: {:.1} seeds, {:.0} events, {:.0} operations per second",
+            seconds,
+            seeds.len() as f64 / seconds,
+            events as f64 / seconds,
+            operations / seconds
+        );
+    }
+}

@@ -1,0 +1,575 @@
+//! What goes wrong, and how often: each seed has a theme of its own.
+
+use crate::event::{Death, Event, Place, Scene};
+use crate::group::Group;
+use crate::node::Subject;
+use crate::system::{MS, SECOND, System};
+use crate::world::World;
+use catstore::cluster::membership::index_of;
+use std::collections::BTreeSet;
+
+/// Something that goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// A process is killed.
+    Kill,
+    /// A machine loses power.
+    Power,
+    /// All machines of the workers' group lose power.
+    PowerAll,
+    /// A process dies in the middle of a step of its stores.
+    CrashAtStep,
+    /// A disk returns an error.
+    DiskError,
+    /// A process stands still.
+    Pause,
+    /// A disk is slow.
+    SlowDisk,
+    /// The network falls into two parts.
+    Partition,
+    /// A link works in one direction only.
+    OneWay,
+    /// Whoever leads is cut off.
+    IsolateLeader,
+    /// Messages are lost.
+    Loss,
+    /// Messages are late, and overtake each other.
+    Delays,
+    /// Messages arrive twice.
+    Repeats,
+    /// A member is closed, after it handed over, and opened again.
+    Close,
+    /// A member hands over and stays for a while.
+    HandOver,
+    /// A time of day is set.
+    DaySet,
+    /// A worker joins.
+    Join,
+    /// A worker is lost for good and replaced.
+    Replace,
+    /// A master joins.
+    JoinMaster,
+    /// A master is lost for good and removed.
+    RemoveMaster,
+    /// A follower comes back so soon that its promise still counts.
+    RestartWithinPromise,
+    /// A leader hands over, and hears nothing of its end.
+    HandOverUnheard,
+    /// The network falls apart while two configurations decide together.
+    SplitJoint,
+    /// A leader is left alone with the standbys.
+    WithStandbys,
+}
+
+use Trouble::*;
+
+/// What a seed is about.
+#[derive(Debug, Clone)]
+pub struct Theme {
+    /// Its name.
+    pub name: &'static str,
+    /// Weights.
+    weights: &'static [(u64, Trouble)],
+    /// Milliseconds between troubles, on average.
+    pub pause: u64,
+    /// Members lose power once in so many votes that they give; 0 never.
+    pub power_after_vote: u64,
+}
+
+const MIXED: &[(u64, Trouble)] = &[
+    (4, Kill),
+    (3, Power),
+    (1, PowerAll),
+    (3, CrashAtStep),
+    (1, DiskError),
+    (4, Pause),
+    (2, SlowDisk),
+    (4, Partition),
+    (3, OneWay),
+    (3, IsolateLeader),
+    (2, Loss),
+    (2, Delays),
+    (2, Repeats),
+    (2, Close),
+    (2, HandOver),
+    (1, DaySet),
+    (2, Join),
+    (2, Replace),
+    (1, JoinMaster),
+    (1, RemoveMaster),
+    (1, RestartWithinPromise),
+    (1, HandOverUnheard),
+    (1, SplitJoint),
+    (1, WithStandbys),
+];
+
+const THEMES: [Theme; 8] = [
+    Theme { name: "mixed", weights: MIXED, pause: 1200, power_after_vote: 20 },
+    Theme {
+        name: "power",
+        weights: &[
+            (4, Power),
+            (2, PowerAll),
+            (4, CrashAtStep),
+            (1, DiskError),
+            (1, Kill),
+            (2, Partition),
+            (1, IsolateLeader),
+            (1, SlowDisk),
+            (1, Delays),
+            (1, Replace),
+            (1, Join),
+        ],
+        pause: 1500,
+        power_after_vote: 3,
+    },
+    Theme {
+        name: "reads",
+        weights: &[
+            (5, Pause),
+            (3, SlowDisk),
+            (4, RestartWithinPromise),
+            (4, HandOverUnheard),
+            (3, IsolateLeader),
+            (2, OneWay),
+            (2, Delays),
+            (1, DaySet),
+            (1, Repeats),
+        ],
+        pause: 2500,
+        power_after_vote: 0,
+    },
+    Theme {
+        name: "membership",
+        weights: &[
+            (6, Replace),
+            (4, Join),
+            (3, SplitJoint),
+            (2, Power),
+            (2, Kill),
+            (2, Partition),
+            (1, PowerAll),
+            (1, CrashAtStep),
+            (2, HandOver),
+            (1, JoinMaster),
+            (1, RemoveMaster),
+        ],
+        pause: 1500,
+        power_after_vote: 10,
+    },
+    Theme {
+        name: "network",
+        weights: &[
+            (4, Partition),
+            (4, OneWay),
+            (4, IsolateLeader),
+            (3, WithStandbys),
+            (3, Loss),
+            (3, Delays),
+            (3, Repeats),
+            (1, Kill),
+            (1, Pause),
+        ],
+        pause: 1200,
+        power_after_vote: 20,
+    },
+    Theme {
+        name: "handovers",
+        weights: &[
+            (5, HandOver),
+            (5, Close),
+            (4, HandOverUnheard),
+            (3, Delays),
+            (2, Repeats),
+            (1, Pause),
+            (1, Kill),
+            (1, OneWay),
+            (1, Join),
+        ],
+        pause: 1500,
+        power_after_vote: 0,
+    },
+    Theme {
+        name: "snapshots",
+        weights: &[
+            (4, Kill),
+            (3, CrashAtStep),
+            (3, Power),
+            (3, Partition),
+            (3, IsolateLeader),
+            (3, Replace),
+            (2, Join),
+            (1, Loss),
+            (1, DiskError),
+            (1, Pause),
+        ],
+        pause: 2000,
+        power_after_vote: 20,
+    },
+    Theme {
+        name: "masters",
+        weights: &[
+            (3, JoinMaster),
+            (3, RemoveMaster),
+            (3, Replace),
+            (3, Join),
+            (3, Kill),
+            (2, Power),
+            (2, Partition),
+            (1, Pause),
+            (1, Close),
+            (1, CrashAtStep),
+        ],
+        pause: 1300,
+        power_after_vote: 10,
+    },
+];
+
+/// The theme of a seed.
+pub fn theme(seed: u64) -> Theme {
+    THEMES[(seed % THEMES.len() as u64) as usize].clone()
+}
+
+impl World {
+    /// Something goes wrong; the next trouble is planned.
+    pub fn trouble(&mut self) -> Result<(), String> {
+        if !self.sys.faults {
+            return Ok(());
+        }
+        let pause = self.sys.between(0, 2 * self.theme.pause * MS);
+        self.sys.after(pause, Event::Trouble);
+        let weights = self.theme.weights;
+        let mut left = self.sys.between(1, weights.iter().map(|(weight, _)| weight).sum());
+        let chosen = weights.iter().find(|(weight, _)| {
+            let here = left <= *weight;
+            left = left.saturating_sub(*weight);
+            here
+        });
+        let Some((_, trouble)) = chosen else { return Ok(()) };
+        self.sys.mix(*trouble as u64);
+        self.begin(*trouble)
+    }
+
+    fn begin(&mut self, trouble: Trouble) -> Result<(), String> {
+        let at_masters = self.sys.one_in(if self.theme.name == "masters" { 2 } else { 6 });
+        match trouble {
+            Replace | Join | JoinMaster | RemoveMaster | PowerAll => self.change(trouble),
+            Loss | Delays | Repeats => {
+                self.network(trouble);
+                Ok(())
+            }
+            RestartWithinPromise => self.restart_within_promise(),
+            HandOverUnheard => self.hand_over_unheard(),
+            SplitJoint => {
+                self.split_joint = true;
+                Ok(())
+            }
+            WithStandbys => {
+                self.with_standbys();
+                Ok(())
+            }
+            Partition | OneWay | IsolateLeader => {
+                self.cut(trouble, at_masters);
+                Ok(())
+            }
+            _ if at_masters => single(&mut self.sys, &mut self.masters, trouble),
+            _ => single(&mut self.sys, &mut self.workers, trouble),
+        }
+    }
+
+    fn network(&mut self, trouble: Trouble) {
+        let much = self.sys.between(20, 300);
+        match trouble {
+            Loss => {
+                self.sys.count("time of losses");
+                self.sys.net.lose = much;
+            }
+            Delays => {
+                self.sys.count("time of delays");
+                self.sys.net.slow = much;
+                self.sys.net.longest = self.sys.between(20, 1500) * MS;
+            }
+            _ => {
+                self.sys.count("time of repeats");
+                self.sys.net.repeat = much;
+            }
+        }
+        let length = self.sys.between(500, 4000) * MS;
+        self.sys.after(length, Event::Calm);
+    }
+
+    fn everybody(&self) -> Vec<Place> {
+        let masters = self.masters.there().into_iter().map(Place::Master);
+        masters.chain(self.workers.there().into_iter().map(Place::Worker)).collect()
+    }
+
+    fn cut(&mut self, trouble: Trouble, at_masters: bool) {
+        let until = self.sys.now + self.sys.between(300, 5000) * MS;
+        let places = self.everybody();
+        match trouble {
+            Partition => {
+                self.sys.count("partition");
+                let side: Vec<bool> = places.iter().map(|_| self.sys.one_in(2)).collect();
+                for (one, first) in places.iter().zip(&side) {
+                    for (other, second) in places.iter().zip(&side) {
+                        if first != second {
+                            self.sys.net.cut(*one, *other, until);
+                        }
+                    }
+                }
+            }
+            OneWay => {
+                self.sys.count("one-way cut");
+                let one = places[self.sys.random.up_to(places.len() - 1)];
+                let all = self.sys.one_in(2);
+                for other in places {
+                    if all || self.sys.one_in(2) {
+                        if until.is_multiple_of(2) {
+                            self.sys.net.cut(one, other, until);
+                        } else {
+                            self.sys.net.cut(other, one, until);
+                        }
+                    }
+                }
+            }
+            _ => {
+                let leader = match at_masters {
+                    true => self.masters.leader().map(Place::Master),
+                    false => self.workers.leader().map(Place::Worker),
+                };
+                if let Some(leader) = leader {
+                    self.sys.count("leader cut off");
+                    if let Place::Worker(leader) = leader {
+                        self.hurry(leader);
+                    }
+                    for other in places.into_iter().filter(|place| *place != leader) {
+                        self.sys.net.cut(leader, other, until);
+                        self.sys.net.cut(other, leader, until);
+                    }
+                }
+            }
+        }
+    }
+
+    fn change(&mut self, trouble: Trouble) -> Result<(), String> {
+        match trouble {
+            PowerAll => {
+                self.sys.count("power lost everywhere");
+                for id in self.workers.running() {
+                    let soon = self.sys.between(0, 2 * MS);
+                    let life = self.workers.nodes.get(&id).map_or(0, |node| node.life);
+                    self.sys.after(soon, Event::Die(Place::Worker(id), life, Death::Power));
+                }
+            }
+            Join => {
+                if self.workers.there().len() + self.operator.joining() < self.most_workers {
+                    self.operator.join(&mut self.sys, None);
+                }
+            }
+            JoinMaster => {
+                if self.masters.there().len() < 4 && self.operator.is_idle() {
+                    self.operator.join_master(&mut self.sys);
+                }
+            }
+            Replace => {
+                let there = self.workers.there();
+                let victim = there[self.sys.random.up_to(there.len() - 1)];
+                if there.len() > 1 && self.operator.is_idle() && self.workers.can_lose(victim) {
+                    self.sys.count("worker lost for good");
+                    lose(&mut self.sys, &mut self.workers, victim);
+                    self.operator.join(&mut self.sys, index_of(victim));
+                }
+            }
+            _ => {
+                let there = self.masters.there();
+                let victim = there[self.sys.random.up_to(there.len() - 1)];
+                if there.len() > 2
+                    && self.operator.is_idle()
+                    && self.masters.can_lose(victim)
+                    && let Some(index) = index_of(victim)
+                {
+                    self.sys.count("master lost for good");
+                    lose(&mut self.sys, &mut self.masters, victim);
+                    self.operator.remove_master(&mut self.sys, index);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// First act: somebody is cut off for so long that it wants to lead. Second act ([`World::scene`]): a follower comes
+    /// back, and the leader cannot reach it.
+    fn restart_within_promise(&mut self) -> Result<(), String> {
+        let Some(leader) = self.workers.leader() else { return Ok(()) };
+        let voters = self.workers.membership(leader).map(|membership| membership.voters.clone());
+        let voters = voters.unwrap_or_default();
+        let others: Vec<u64> = voters.into_iter().filter(|id| *id != leader).collect();
+        if others.len() < 2 {
+            return Ok(());
+        }
+        let follower = others[self.sys.random.up_to(others.len() - 1)];
+        // What is on its way arrives first, and nothing follows: whoever is cut off must not fall behind.
+        self.quiet(self.sys.now + 3200 * MS);
+        self.sys.after(600 * MS, Event::Scene(Scene::CutOff { leader, follower }));
+        let later = self.sys.between(1700, 3200) * MS;
+        self.sys.after(later, Event::Scene(Scene::RestartWithinPromise { leader, follower }));
+        Ok(())
+    }
+
+    fn hand_over_unheard(&mut self) -> Result<(), String> {
+        let Some(leader) = self.workers.leader() else { return Ok(()) };
+        self.hurry(leader);
+        let life = self.workers.nodes.get(&leader).map_or(0, |node| node.life);
+        self.sys.after(0, Event::Leave(Place::Worker(leader), life));
+        let soon = self.sys.between(0, 2 * MS);
+        self.sys.after(soon, Event::Scene(Scene::HandOver { leader }));
+        // It does not stay for ever.
+        let later = self.sys.between(1500, 6000) * MS;
+        self.sys.after(later, Event::Die(Place::Worker(leader), life, Death::Close));
+        Ok(())
+    }
+
+    /// The second act of a scene.
+    pub fn scene(&mut self, scene: Scene) -> Result<(), String> {
+        let (Scene::RestartWithinPromise { leader, .. }
+        | Scene::HandOver { leader }
+        | Scene::CutOff { leader, .. }) = scene;
+        if !self.sys.faults || self.workers.leader() != Some(leader) {
+            return Ok(());
+        }
+        if let Scene::CutOff { follower, .. } = scene {
+            let until = self.sys.now + 5 * SECOND;
+            for other in self.workers.there().into_iter().filter(|id| *id != leader && *id != follower) {
+                self.sys.net.cut(Place::Worker(leader), Place::Worker(other), until);
+                self.sys.net.cut(Place::Worker(other), Place::Worker(leader), until);
+            }
+            return Ok(());
+        }
+        self.quiet(0);
+        self.hurry(leader);
+        let until = self.sys.now + self.sys.between(900, 2500) * MS;
+        for other in self.workers.there().into_iter().filter(|id| *id != leader) {
+            self.sys.net.cut(Place::Worker(other), Place::Worker(leader), until);
+            if let Scene::RestartWithinPromise { .. } = scene {
+                self.sys.net.cut(Place::Worker(leader), Place::Worker(other), until);
+            }
+        }
+        match scene {
+            Scene::CutOff { .. } => {}
+            Scene::HandOver { .. } => self.sys.count("handover unheard"),
+            Scene::RestartWithinPromise { follower, .. } => {
+                self.sys.count("restart within the promise");
+                if let Some(node) = self.workers.nodes.get_mut(&follower) {
+                    node.die(&mut self.sys, Death::Kill)?;
+                    let soon = self.sys.between(1, 60) * MS;
+                    self.sys.after(soon, Event::Start(Place::Worker(follower)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The leader and the standbys on one side, all other voters on the other.
+    fn with_standbys(&mut self) {
+        let Some(leader) = self.workers.leader() else { return };
+        let Some(membership) = self.workers.membership(leader) else { return };
+        let with: BTreeSet<u64> = membership.learners.iter().copied().chain([leader]).collect();
+        if with.len() < 2 {
+            return;
+        }
+        self.sys.count("leader alone with standbys");
+        self.hurry(leader);
+        self.part(&with);
+    }
+
+    /// Once a joint configuration is there: whoever votes in the new one only is left alone with the leader.
+    pub fn split_if_joint(&mut self) {
+        if !self.split_joint || !self.sys.faults {
+            return;
+        }
+        let Some(leader) = self.workers.leader() else { return };
+        let Some(membership) = self.workers.membership(leader) else { return };
+        if membership.voters_outgoing.is_empty() {
+            return;
+        }
+        let new = membership.voters.iter().filter(|id| !membership.voters_outgoing.contains(id));
+        let with: BTreeSet<u64> = new.copied().chain([leader]).collect();
+        self.split_joint = false;
+        self.sys.count("split while joint");
+        self.hurry(leader);
+        self.part(&with);
+    }
+
+    fn part(&mut self, with: &BTreeSet<u64>) {
+        let until = self.sys.now + self.sys.between(1500, 5000) * MS;
+        for one in self.workers.there() {
+            for other in self.workers.there() {
+                if with.contains(&one) != with.contains(&other) {
+                    self.sys.net.cut(Place::Worker(one), Place::Worker(other), until);
+                }
+            }
+        }
+    }
+}
+
+/// A machine that never comes back.
+fn lose<M: Subject>(sys: &mut System, group: &mut Group<M>, victim: u64) {
+    if let Some(node) = group.nodes.get_mut(&victim) {
+        node.fall(sys, Death::Power);
+        node.gone = true;
+    }
+}
+
+/// Trouble of one machine.
+fn single<M: Subject>(sys: &mut System, group: &mut Group<M>, trouble: Trouble) -> Result<(), String> {
+    let there = group.there();
+    let leader = group.leader().filter(|_| sys.one_in(3));
+    let id = leader.unwrap_or(there[sys.random.up_to(there.len() - 1)]);
+    let place = M::place(id);
+    let Some(node) = group.nodes.get_mut(&id).filter(|node| node.up.is_some()) else { return Ok(()) };
+    let life = node.life;
+    match trouble {
+        Kill => sys.after(0, Event::Die(place, life, Death::Kill)),
+        Power => sys.after(0, Event::Die(place, life, Death::Power)),
+        CrashAtStep => {
+            sys.count("crash in the middle of a step");
+            node.planned = Some(if sys.one_in(2) { Death::Power } else { Death::Kill });
+            let steps = sys.between(1, 30);
+            node.disk.crash_at(steps);
+        }
+        DiskError => {
+            sys.count("disk error");
+            node.planned = Some(Death::Kill);
+            let steps = sys.between(1, 20);
+            node.disk.fail_at(steps);
+        }
+        Pause => {
+            sys.count("pause");
+            let long = if sys.one_in(2) { sys.between(50, 900) } else { sys.between(900, 5000) };
+            if long > 2000 {
+                sys.count("pause longer than the election timeout");
+            }
+            node.paused_until = sys.now + long * MS;
+        }
+        SlowDisk => {
+            sys.count("slow disk");
+            let sync = sys.between(5, 1500) * MS;
+            node.slow_disk = (sync, sys.now + sys.between(500, 5000) * MS);
+        }
+        DaySet => {
+            sys.count("time of day set");
+            node.clock.wrong = sys.between(0, 4000) as i64 - 2000;
+        }
+        Close => {
+            node.leave(sys);
+            let later = sys.between(0, 1500) * MS;
+            sys.after(later, Event::Die(place, life, Death::Close));
+        }
+        _ => {
+            node.leave(sys);
+            let later = sys.between(2000, 9000) * MS;
+            sys.after(later, Event::Die(place, life, Death::Close));
+        }
+    }
+    Ok(())
+}
