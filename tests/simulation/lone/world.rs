@@ -7,6 +7,7 @@ use catstore::replica::command::{BatchCommand, Command, Condition, Put, Reply, R
 use catstore::replica::core::Status;
 use catstore::replica::keyspace::{Keyspace, founding_rows};
 use catstore::replica::member::{Flush, Member, NOBODY, Rim, Setup, Ticket};
+use catstore::replica::repeats::{Last, Session};
 use catstore::store::doubles::{Disk, MemoryBuilding, MemoryGenerations, MemoryLog, Random};
 use catstore::store::keys;
 use catstore::store::log::{LogWrite, RaftLog};
@@ -16,6 +17,9 @@ use raft::eraftpb::{ConfState, Entry, HardState, Message};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+
+/// The sessions of the clients.
+const SESSIONS: [u128; 2] = [1, 2];
 
 /// A bug put in on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,7 +285,7 @@ impl World {
             session @ 1..=2 => {
                 let number = &mut self.sessions[session - 1];
                 *number += 1;
-                Some(format!("{session:032x}:{number}"))
+                Some(format!("{:032x}:{number}", SESSIONS[session - 1]))
             }
             _ => None,
         };
@@ -343,19 +347,37 @@ struct Seen {
     keys: BTreeMap<Vec<u8>, super::model::Entry>,
     version: u64,
     requests: u64,
+    /// The number of each session's last request: a request that changed nothing else was executed all the same.
+    sessions: BTreeMap<Session, u64>,
 }
 
 /// The remembered replies themselves show in the replies to repeats.
 fn same(seen: &Seen, model: &Model) -> bool {
     let requests = (model.replies.len() + model.sessions.len()) as u64;
-    seen.keys == model.keys && seen.version == model.version && seen.requests == requests
+    let sessions = model.sessions.iter().map(|(session, (number, _))| (*session, *number));
+    seen.keys == model.keys
+        && seen.version == model.version
+        && seen.requests == requests
+        && sessions.eq(seen.sessions.iter().map(|(session, number)| (*session, *number)))
 }
 
 fn visible(state: &dyn State, member: &Subject) -> Result<Seen, String> {
     use catstore::replica::machine::Machine as _;
     let (from, to) = keys::records();
     let counters = member.machine().publish().counters;
-    let mut model = Seen { keys: BTreeMap::new(), version: counters.version, requests: counters.requests };
+    let mut model = Seen {
+        keys: BTreeMap::new(),
+        version: counters.version,
+        requests: counters.requests,
+        sessions: BTreeMap::new(),
+    };
+    for session in SESSIONS {
+        let session = session.to_be_bytes();
+        if let Some(row) = state.get(&keys::session(&session)).map_err(|error| error.to_string())? {
+            let last = Last::decode(&row).map_err(|error| error.to_string())?;
+            model.sessions.insert(session, last.number);
+        }
+    }
     let mut problem = None;
     state
         .scan(&from, &to, &mut |row, value| {
