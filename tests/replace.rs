@@ -121,6 +121,11 @@ fn a_master_with_an_empty_disk_takes_its_own_place() {
     assert!(anew.log().contains("takes the place of master 2"), "{}", anew.log());
     let status = cluster.home.run_at(&one, &["status", "--json"]).exits(0).json();
     assert_eq!(masters(&status), [0, 1, 3], "{status}");
+    until("the new one votes", || {
+        let status = cluster.home.run_at(&one, &["status", "--json"]).exits(0).json();
+        let changed = status["master_outgoing"] == serde_json::json!([]);
+        (status["master_voters"] == serde_json::json!([0, 1, 3]) && changed).then_some(())
+    });
     // Two of three are a majority, the new one among them.
     drop(one);
     until("a worker is taken", || {

@@ -194,7 +194,14 @@ impl GroupStatus {
             leader,
             standbys: newest.map(|facts| ascending(&facts.standbys)).unwrap_or_default(),
             incarnation: group.incarnation,
-            may_lose: may_lose(&members, &voters, slots),
+            may_lose: match newest {
+                Some(facts) if !facts.outgoing.is_empty() => {
+                    let halves = [&voters[..], &facts.outgoing].map(|half| may_lose(&members, half, slots));
+                    let stuck = halves.into_iter().find(|text| text.starts_with(NO_MAJORITY));
+                    stuck.unwrap_or_else(|| VOTERS_CHANGE.to_owned())
+                }
+                _ => may_lose(&members, &voters, slots),
+            },
             voters,
             members: members.iter().map(|member| member.index).collect(),
         }
@@ -206,6 +213,10 @@ fn ascending(indices: &[u32]) -> Vec<u32> {
     sorted.sort_unstable();
     sorted
 }
+
+const NO_MAJORITY: &str = "no majority";
+/// What may be lost in the middle of a change of voters, when both majorities are needed.
+const VOTERS_CHANGE: &str = "its voters are changing: no loss until that is done";
 
 /// What a group may lose, as a sentence. `members` are those that are not removed; `voters` the indices of those
 /// that vote, empty if that is not known; `slots` how many it owns.
@@ -283,7 +294,7 @@ fn no_majority(members: &[&WorkerStatus], voting: &[&WorkerStatus]) -> String {
     if let Some(copy) = copies.max_by_key(|member| member.last()) {
         ways.push(format!("catstore promote {} --accept-data-loss", copy.index));
     }
-    format!("no majority: {}", ways.join(", or "))
+    format!("{NO_MAJORITY}: {}", ways.join(", or "))
 }
 
 /// What may be missing if worker `index` is promoted, as a sentence. `members` are those of its group that are not
@@ -446,6 +457,13 @@ mod tests {
         assert_eq!((status.leader, status.keys), (Some(1), Some(9)));
         assert_eq!((status.voters.as_slice(), status.standbys.as_slice()), (&[0, 1, 2][..], &[3][..]));
         assert_eq!(status.may_lose, "any 1 of 3 voters may be lost; worker 3 is a live copy");
+        // In the middle of a change both majorities count.
+        workers[1].facts.as_mut().unwrap().outgoing = vec![0, 2, 3];
+        assert_eq!(GroupStatus::of(&group, 16384, &workers).may_lose, VOTERS_CHANGE);
+        workers[1].facts.as_mut().unwrap().outgoing = vec![7, 8, 9];
+        let status = GroupStatus::of(&group, 16384, &workers);
+        assert!(status.may_lose.starts_with("no majority: "), "{}", status.may_lose);
+        workers[1].facts.as_mut().unwrap().outgoing.clear();
         // The leader dies: the others still name it, and know what it knew last.
         workers[1].alive = false;
         assert_eq!(GroupStatus::of(&group, 16384, &workers).leader, Some(1));

@@ -119,9 +119,10 @@ fn a_replace_that_fails_leaves_the_old_generation_to_the_next_start() {
 /// A finished generation that has applied entry 7 of term 2.
 fn built(generations: &mut LevelGenerations) -> LevelBuilding {
     let mut built = generations.begin().unwrap();
-    let mut counters = rows("b", "2");
+    let mut counters = Batch::default();
     counters.put(keys::COUNTERS_ROW.to_vec(), [7u64.to_le_bytes(), 2u64.to_le_bytes()].concat());
     built.write(&counters).unwrap();
+    built.write(&rows("b", "2")).unwrap();
     built.finish().unwrap();
     built
 }
@@ -155,15 +156,18 @@ fn a_generation_that_cannot_be_filled_does_not_harm_the_live_one() {
     let path = folder.path().join("state");
     let mut generations = LevelGenerations::create(&path, &rows("a", "1"), CACHE).unwrap();
     let mut building = generations.begin().unwrap();
-    replace(&path.join("000002"), ".log", "/dev/full");
-    assert_eq!(building.write(&rows("b", "2")).unwrap_err().kind(), Kind::Failed);
+    building.write(&rows("b", "2")).unwrap();
+    // A folder stands where the first table wants to be.
+    fs::create_dir(path.join("000002/000002.ldb")).unwrap();
+    assert_eq!(building.finish().unwrap_err().kind(), Kind::System);
+    assert_eq!(building.write(&rows("c", "3")).unwrap_err().kind(), Kind::Conflict);
     assert!(building.finish().is_err());
     drop(building);
-    let mut unsynced = generations.begin().unwrap();
-    unsynced.write(&rows("b", "2")).unwrap();
-    replace(&path.join("000003"), "MANIFEST", "/dev/null");
-    assert!(unsynced.finish().is_err());
-    drop(unsynced);
+    let mut unnamed = generations.begin().unwrap();
+    unnamed.write(&rows("b", "2")).unwrap();
+    fs::create_dir(path.join("000003/CURRENT")).unwrap();
+    assert!(unnamed.finish().is_err());
+    drop(unnamed);
     generations.live().write(&rows("c", "3")).unwrap();
     let built = built(&mut generations);
     let at = Installed { index: 7, term: 2, membership: (ConfState::default(), 0) };

@@ -2,9 +2,11 @@
 //!
 //! Folders that it does not name are half-made or given up, and are removed.
 
+use super::bulk::Bulk;
 use super::current::Current;
-use super::leveldb::Expect;
-use super::opened::{Generation, OpenCount, remove};
+use super::install::InOrder;
+use super::leveldb::{BLOCK, Expect};
+use super::opened::{Counted, Generation, OpenCount, remove};
 use super::state::{Batch, Building, Generations, Installed, State};
 use super::tables::{self, Left};
 use super::{files, install};
@@ -36,31 +38,69 @@ pub enum LastRun {
     PowerLost,
 }
 
-/// A generation that a snapshot fills.
+/// A generation that a snapshot fills: tables first, and a LevelDB over them once it is finished.
 pub struct LevelBuilding {
-    generation: Arc<Generation>,
+    stage: Stage,
+    order: InOrder,
+    path: PathBuf,
+    cache: usize,
     number: u64,
-    finished: bool,
     installed: bool,
+    open: Arc<OpenCount>,
+    /// A close waits until it is gone.
+    _counted: Counted,
+}
+
+enum Stage {
+    Filling(Bulk),
+    Finished(Arc<Generation>),
+    /// After an error of the disk.
+    Failed,
+    /// After one of LevelDB, which closes it and removes its folder.
+    GivenUp,
 }
 
 impl Building for LevelBuilding {
     fn write(&mut self, batch: &Batch) -> Result<()> {
-        install::check_unfinished(self.finished)?;
-        self.generation.write(batch)
+        let Stage::Filling(bulk) = &mut self.stage else {
+            return Err(install::finished());
+        };
+        self.order.check(batch)?;
+        let values = batch.changes.iter().filter_map(|(row, value)| Some((row, value.as_ref()?)));
+        for (row, value) in values {
+            bulk.add(row, value)?;
+        }
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<()> {
-        self.generation.finish()?;
-        self.finished = true;
+        let Stage::Filling(bulk) = std::mem::replace(&mut self.stage, Stage::Failed) else {
+            return Err(install::finished());
+        };
+        bulk.finish()?;
+        let expect = Expect::One(Left::Closed);
+        let generation = Generation::open(self.path.clone(), expect, self.cache, &self.open)?;
+        if let Err(error) = generation.finish() {
+            generation.give_up();
+            self.stage = Stage::GivenUp;
+            return Err(error);
+        }
+        self.stage = Stage::Finished(generation);
         Ok(())
     }
 }
 
 impl Drop for LevelBuilding {
     fn drop(&mut self) {
-        if !self.installed {
-            self.generation.give_up();
+        match std::mem::replace(&mut self.stage, Stage::GivenUp) {
+            Stage::Finished(generation) if !self.installed => generation.give_up(),
+            Stage::Finished(_) | Stage::GivenUp => {}
+            Stage::Filling(bulk) => {
+                // No table is still being written then.
+                drop(bulk);
+                remove(&self.path);
+            }
+            Stage::Failed => remove(&self.path),
         }
     }
 }
@@ -184,16 +224,28 @@ impl Generations for LevelGenerations {
         // Durable before the folder is there: it may be gone again before the next start could know it by its name.
         self.write_current(Current { next: number + 1, ..self.current.clone() })?;
         let path = generation_path(&self.folder, number);
-        let generation = Generation::open(path, Expect::None, self.cache, &self.open)?;
-        Ok(LevelBuilding { generation, number, finished: false, installed: false })
+        Ok(LevelBuilding {
+            stage: Stage::Filling(Bulk::begin(&path, BLOCK)?),
+            order: InOrder::default(),
+            path,
+            cache: self.cache,
+            number,
+            installed: false,
+            open: self.open.clone(),
+            _counted: self.open.enter(),
+        })
     }
 
     fn install(&mut self, mut built: LevelBuilding, at: Installed) -> Result<Arc<dyn State>> {
-        install::check(built.finished, &*built.generation, &at)?;
+        let Stage::Finished(generation) = &built.stage else {
+            return Err(install::unfinished());
+        };
+        let generation = generation.clone();
+        install::check(&*generation, &at)?;
         // If the switch fails it stays, because the next start may find it live.
         built.installed = true;
         let current = Current { live: built.number, installed: Some(at), ..self.current.clone() };
-        let result = self.switch(current, built.generation.clone());
+        let result = self.switch(current, generation);
         self.switched(result)
     }
 

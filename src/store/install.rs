@@ -7,7 +7,7 @@
 
 use super::keys;
 use super::log::RaftLog;
-use super::state::{Generations, Installed, State};
+use super::state::{Batch, Generations, Installed, State};
 use crate::error::{Error, Kind, Result};
 
 /// Ends an install, if one is noted: resets the log to where the live generation stands, unless it begins there, and
@@ -34,17 +34,41 @@ pub fn settle<L: RaftLog, G: Generations>(log: &mut L, generations: &mut G) -> R
     generations.settled()
 }
 
-/// Refuses to write to a generation that is finished. Errors: `Conflict`.
-pub(super) fn check_unfinished(finished: bool) -> Result<()> {
-    if finished { Err(Error::new(Kind::Conflict, "a finished generation is not written")) } else { Ok(()) }
+/// Why a generation is not written once it is finished.
+pub(super) fn finished() -> Error {
+    Error::new(Kind::Conflict, "a finished generation is not written")
 }
 
-/// Refuses to install a generation that is not finished, or whose counters do not say that it has applied `at`.
-/// Errors: `Conflict`.
-pub(super) fn check(finished: bool, built: &dyn State, at: &Installed) -> Result<()> {
-    if !finished {
-        return Err(Error::new(Kind::Conflict, "a generation that is not finished is not installed"));
+/// Sees to it that what fills a generation comes in order, over all batches, and removes nothing.
+#[derive(Default)]
+pub(super) struct InOrder {
+    last: Vec<u8>,
+}
+
+impl InOrder {
+    /// Errors: `Conflict`.
+    pub(super) fn check(&mut self, batch: &Batch) -> Result<()> {
+        let mut last = &self.last;
+        for (row, value) in &batch.changes {
+            if row <= last || value.is_none() {
+                return Err(Error::new(Kind::Conflict, "the rows of a snapshot do not come in order"));
+            }
+            last = row;
+        }
+        if let Some((row, _)) = batch.changes.last() {
+            self.last.clone_from(row);
+        }
+        Ok(())
     }
+}
+
+/// Why a generation is not installed before it is finished.
+pub(super) fn unfinished() -> Error {
+    Error::new(Kind::Conflict, "a generation that is not finished is not installed")
+}
+
+/// Refuses to install a generation whose counters do not say that it has applied `at`. Errors: `Conflict`.
+pub(super) fn check(built: &dyn State, at: &Installed) -> Result<()> {
     let applied = applied(built)?;
     if applied == Some((at.index, at.term)) {
         return Ok(());

@@ -55,12 +55,12 @@ fn follower(path: &Path) -> (Folder, Stores) {
 
 /// Writes the rows of a snapshot at `installed()`.
 fn fill(building: &mut impl Building) {
+    building.write(&counters(20, 2)).unwrap();
     for number in 0..50u8 {
         let mut batch = Batch::default();
         batch.put(keys::record(&[number]), vec![number; 100]);
         building.write(&batch).unwrap();
     }
-    building.write(&counters(20, 2)).unwrap();
 }
 
 /// Builds and installs the snapshot; the log is left as it is.
@@ -286,9 +286,11 @@ enum Bug {
 /// The rows that a machine holds after entry `index`.
 fn rows_at(index: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
     let oldest = index.saturating_sub(9).max(1);
-    (oldest..=index)
-        .map(|index| (keys::record(&[(index % 10) as u8]), index.to_le_bytes().to_vec()))
-        .collect()
+    let rows =
+        (oldest..=index).map(|index| (keys::record(&[(index % 10) as u8]), index.to_le_bytes().to_vec()));
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort();
+    rows
 }
 
 fn term_at(index: u64) -> u64 {
@@ -352,12 +354,12 @@ fn apply(state: &dyn State, index: u64) -> Result<()> {
 
 fn install(log: &mut MemoryLog, generations: &mut MemoryGenerations, index: u64, bug: Bug) -> Result<()> {
     let mut built = generations.begin()?;
+    built.write(&counters(index, term_at(index)))?;
     for (row, value) in rows_at(index) {
         let mut batch = Batch::default();
         batch.put(row, value);
         built.write(&batch)?;
     }
-    built.write(&counters(index, term_at(index)))?;
     built.finish()?;
     let membership = membership_at(index);
     let at = Installed { index, term: term_at(index), membership: membership.clone() };

@@ -27,7 +27,7 @@ use std::sync::{Arc, OnceLock};
 const WRITE_BUFFER: usize = 4 << 20;
 /// LevelDB maps its tables into memory and checks a block's checksum at each read of it, so that small blocks are read
 /// faster; the price is a larger index.
-const BLOCK: usize = 1 << 10;
+pub(super) const BLOCK: usize = 1 << 10;
 const OPEN_FILES: i32 = 1000;
 
 /// A row's key, as the bindings want it: owned.

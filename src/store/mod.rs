@@ -25,6 +25,7 @@
 //!
 //! Left out: what commands mean and when entries are committed (`replica`).
 
+mod bulk;
 mod current;
 #[cfg(test)]
 mod damage_test;
@@ -50,6 +51,7 @@ pub mod record;
 pub mod state;
 #[cfg(test)]
 mod suite;
+mod table_writer;
 pub mod tables;
 #[cfg(test)]
 mod view_test;

@@ -39,7 +39,8 @@ pub(super) struct OpenCount {
 }
 
 impl OpenCount {
-    fn enter(self: &Arc<OpenCount>) -> Counted {
+    /// Counts one more, until what it returns is dropped.
+    pub(super) fn enter(self: &Arc<OpenCount>) -> Counted {
         *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         Counted(self.clone())
     }
@@ -59,7 +60,8 @@ impl OpenCount {
     }
 }
 
-struct Counted(Arc<OpenCount>);
+/// Is counted.
+pub(super) struct Counted(Arc<OpenCount>);
 
 impl Drop for Counted {
     fn drop(&mut self) {

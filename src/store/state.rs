@@ -69,7 +69,10 @@ pub trait View: Send + Sync {
 /// A generation that a snapshot fills, in any one thread, while another one is live. Dropped before it was installed,
 /// it goes, and its folder with it.
 pub trait Building: Send {
-    /// Applies a batch, without a sync. Needs memory for a few batches, however many there are.
+    /// Adds rows, without a sync. Rows come in ascending order, over all batches, and none is removed. Needs memory for
+    /// a few batches, however many there are.
+    ///
+    /// Errors: `Conflict` if they do not come in order, and as for [`State`].
     fn write(&mut self, batch: &Batch) -> Result<()>;
 
     /// Returns once everything written, and the generation's name, survives a power loss in tables. May take

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 const CRC: crc::Crc<u32, crc::Table<16>> = crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISCSI);
 
-const LOG_BLOCK: usize = 32 * 1024;
-const LOG_HEADER: usize = 7;
-const FOOTER: usize = 48;
-const MAGIC: u64 = 0xdb47_7524_8b80_fb57;
+pub(super) const LOG_BLOCK: usize = 32 * 1024;
+pub(super) const LOG_HEADER: usize = 7;
+pub(super) const FOOTER: usize = 48;
+pub(super) const MAGIC: u64 = 0xdb47_7524_8b80_fb57;
 const TRAILER: u64 = 5;
 
 /// A file of a LevelDB folder, and what is wrong with it.
@@ -128,7 +128,7 @@ fn manifest_of(folder: &Path) -> Result<PathBuf, Damage> {
 }
 
 /// The records of a manifest or a write-ahead log.
-fn log_records(bytes: &[u8], left: Left) -> Result<Vec<Vec<u8>>, String> {
+pub(super) fn log_records(bytes: &[u8], left: Left) -> Result<Vec<Vec<u8>>, String> {
     let mut records = Vec::new();
     let mut record: Option<Vec<u8>> = None;
     let mut position = 0;
@@ -184,7 +184,8 @@ fn log_fragment(bytes: &[u8], position: usize, left_in_block: usize) -> Result<O
     Ok(Some((header[6], payload)))
 }
 
-fn masked_crc(parts: &[&[u8]]) -> u32 {
+/// CRC-32C of the parts as LevelDB stores it: rotated, and with a constant added.
+pub(super) fn masked_crc(parts: &[&[u8]]) -> u32 {
     let mut digest = CRC.digest();
     parts.iter().for_each(|part| digest.update(part));
     digest.finalize().rotate_right(15).wrapping_add(0xa282_ead8)

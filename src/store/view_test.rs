@@ -45,9 +45,12 @@ fn counters(index: u64) -> Batch {
 fn fill<B: Building>(mut building: B, index: u64, value: &str) -> B {
     std::thread::scope(|scope| {
         let filled = scope.spawn(move || -> Result<B> {
-            building.write(&rows(&[("gone", Some("x")), ("n", Some("old"))]))?;
-            building.write(&rows(&[("gone", None), ("n", Some(value))]))?;
             building.write(&counters(index))?;
+            building.write(&rows(&[("n", Some(value))]))?;
+            // Nothing comes twice, or earlier, and nothing is removed.
+            for wrong in [("n", Some("again")), ("m", Some("late")), ("o", None)] {
+                assert_eq!(building.write(&rows(&[wrong])).unwrap_err().kind(), Kind::Conflict);
+            }
             building.finish()?;
             Ok(building)
         });

@@ -29,6 +29,7 @@ pub fn gather(client: &Client) -> Result<Status> {
         Some(newest) => Ok(Status {
             masters: masters(&newest.masters, &asked),
             master_voters: newest.voters,
+            master_outgoing: newest.outgoing,
             cluster: newest.cluster,
             epoch: newest.epoch,
             workers: newest.workers,
@@ -127,6 +128,7 @@ fn from_workers(client: &Client, view: ClusterView, asked: &[Asked]) -> Status {
     Status {
         masters,
         master_voters: Vec::new(),
+        master_outgoing: Vec::new(),
         groups: view
             .groups
             .iter()

@@ -60,6 +60,8 @@ pub struct Status {
     pub masters: Vec<MasterLine>,
     /// The indices of the masters that vote; empty if no master said it.
     pub master_voters: Vec<u32>,
+    /// Those that voted before, in the middle of a change of voters.
+    pub master_outgoing: Vec<u32>,
     /// The workers, by ascending index; those that are removed for good say why.
     pub workers: Vec<WorkerStatus>,
     /// The groups, by ascending id.

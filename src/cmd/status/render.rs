@@ -7,7 +7,7 @@ use crate::cmd::text;
 /// The status as text.
 pub fn render(status: &Status) -> String {
     let mut out = format!("cluster {} epoch {}\n\n", status.cluster, status.epoch);
-    render_masters(&mut out, &status.masters, &status.master_voters);
+    render_masters(&mut out, status);
     let (workers, removed): (Vec<&WorkerStatus>, Vec<&WorkerStatus>) =
         status.workers.iter().partition(|worker| worker.removed.is_none());
     if workers.is_empty() {
@@ -32,7 +32,8 @@ pub fn render(status: &Status) -> String {
     out
 }
 
-fn render_masters(out: &mut String, masters: &[MasterLine], voters: &[u32]) {
+fn render_masters(out: &mut String, status: &Status) {
+    let (masters, voters) = (&status.masters, &status.master_voters);
     let rows: Vec<Vec<String>> = masters.iter().map(master_row).collect();
     out.push_str(&text::table(&["MASTER", "ADDRESS", "STATE", "ROLE", "VERSION", "DATA"], &[0], &rows));
     for master in masters {
@@ -56,6 +57,8 @@ fn render_masters(out: &mut String, masters: &[MasterLine], voters: &[u32]) {
     }
     if !masters.iter().any(|master| master.leader) {
         out.push_str("no master leads: reads and writes go on, new workers and other changes wait\n");
+    } else if !status.master_outgoing.is_empty() {
+        out.push_str("the masters' voters are changing: no loss until that is done\n");
     } else if masters.len() > 1 && !voters.is_empty() {
         out.push_str(&masters_may_lose(masters, voters));
     }
@@ -248,6 +251,7 @@ mod tests {
             epoch: 3,
             masters: vec![master(0, "leader")],
             master_voters: vec![0],
+            master_outgoing: Vec::new(),
             workers: vec![
                 worker(0, "leader", true),
                 worker(1, "follower", true),
@@ -303,6 +307,9 @@ mod tests {
         status.masters[1].state = "open".into();
         status.masters[2].state = "open".into();
         assert!(render(&status).contains("\nany 1 of 3 masters may be lost\n"));
+        status.master_outgoing = vec![0];
+        assert!(render(&status).contains("\nthe masters' voters are changing: no loss until that is done\n"));
+        status.master_outgoing.clear();
         status.masters = vec![MasterLine { index: None, state: "silent".into(), ..master(0, "") }];
         status.workers.clear();
         let text = render(&status);

@@ -17,6 +17,7 @@ pub struct MemoryGenerations {
 /// A generation that a snapshot fills, on a [`Disk`]. Each batch is a step, and so is the end.
 pub struct MemoryBuilding {
     state: MemoryState,
+    order: install::InOrder,
     finished: bool,
     installed: bool,
 }
@@ -45,11 +46,19 @@ impl Generations for MemoryGenerations {
         disk.next += 1;
         disk.generations.insert(number, GenerationImage::default());
         disk.end(step)?;
-        Ok(MemoryBuilding { state: self.state(number), finished: false, installed: false })
+        Ok(MemoryBuilding {
+            state: self.state(number),
+            order: install::InOrder::default(),
+            finished: false,
+            installed: false,
+        })
     }
 
     fn install(&mut self, mut built: MemoryBuilding, at: Installed) -> Result<Arc<dyn State>> {
-        install::check(built.finished, &built.state, &at)?;
+        if !built.finished {
+            return Err(install::unfinished());
+        }
+        install::check(&built.state, &at)?;
         built.installed = true;
         self.disk.lock().switch(self.epoch, |disk| {
             disk.live = built.state.number;
@@ -86,7 +95,10 @@ impl Contents {
 
 impl Building for MemoryBuilding {
     fn write(&mut self, batch: &Batch) -> Result<()> {
-        install::check_unfinished(self.finished)?;
+        if self.finished {
+            return Err(install::finished());
+        }
+        self.order.check(batch)?;
         self.state.write(batch)
     }
 
