@@ -13,7 +13,7 @@ use super::fetch;
 use super::inbox::{INBOX, Inbox, Job, Submitted};
 use super::machine::Machine;
 use super::member::{Flush, Look, Member, NOBODY, Outputs, Rim, Ticket};
-use super::shared::{Live, Members, Shared, as_refusal, lock};
+use super::shared::{Live, Members, Shared, as_refusal, lock, yield_to_others};
 use super::snapshot::Held;
 use super::space::Space;
 use super::transport::{Transport, Wire};
@@ -412,7 +412,9 @@ where
             let (keys, bytes) =
                 self.member.as_ref().map_or((0, 0), |member| member.machine().size_of_state());
             log::info!("snapshot {:016x} at entry {} is offered", offer.name.id, offer.name.index);
-            shared.snapshots.hold(offer.name.id, Held { view: offer.view, keys, bytes });
+            shared
+                .snapshots
+                .hold(offer.name.id, Held { view: offer.view, keys, bytes, ahead: Arc::default() });
         }
         if let Some(fetch) = outputs.fetch {
             self.pull(fetch)?;
@@ -460,6 +462,7 @@ where
             before.store(true, Ordering::Relaxed);
         }
         spawn("pull", move || {
+            yield_to_others();
             let (from, id) = (index_of(fetch.from).unwrap_or_default(), fetch.name.id);
             log::info!("pulling snapshot {id:016x} at entry {} from member {from}", fetch.name.index);
             let built = fetch::pull(fetch, &wire, &inbox.shared.copying, &cancelled);
@@ -475,13 +478,16 @@ where
     /// Takes a digest on a thread of its own.
     fn look(&self, look: Look) -> Result<()> {
         let shared = self.inbox.shared.clone();
-        spawn("digest", move || match digest::take(&*look.view, look.index) {
-            Ok(digest) => {
-                let digest::Digest { index, rows, hash } = &digest;
-                log::info!("the {rows} rows at entry {index} have the digest {hash}");
-                shared.digests.note(look.id, digest);
+        spawn("digest", move || {
+            yield_to_others();
+            match digest::take(&*look.view, look.index) {
+                Ok(digest) => {
+                    let digest::Digest { index, rows, hash } = &digest;
+                    log::info!("the {rows} rows at entry {index} have the digest {hash}");
+                    shared.digests.note(look.id, digest);
+                }
+                Err(error) => shared.fail(error),
             }
-            Err(error) => shared.fail(error),
         })
     }
 

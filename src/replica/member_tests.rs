@@ -92,10 +92,10 @@ impl Group {
                 self.reads.extend(outputs.reads);
                 self.offers.extend(outputs.offers.into_iter().map(|offer| (offer.name.id, offer)));
                 if let Some(mut fetch) = outputs.fetch {
-                    let held = Held { view: self.offers[&fetch.name.id].view.clone(), keys: 0, bytes: 0 };
-                    let chunk =
-                        snapshot::decode(&snapshot::encode(&held, &[], snapshot::CHUNK_BYTES).unwrap())
-                            .unwrap();
+                    let view = self.offers[&fetch.name.id].view.clone();
+                    let held = Held { view, keys: 0, bytes: 0, ahead: Arc::default() };
+                    let chunk = snapshot::encode(&held, &[], snapshot::CHUNK_BYTES).unwrap();
+                    let chunk = snapshot::decode(&chunk.bytes).unwrap();
                     fetch.building.write(&chunk.rows).unwrap();
                     fetch.building.finish().unwrap();
                     member.fetched(fetch.name.id, Some(fetch.building));

@@ -185,3 +185,13 @@ pub(super) fn as_refusal(error: &Error) -> Error {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// This thread, and those that it starts, get the processor where threads that serve do not want it.
+pub(super) fn yield_to_others() {
+    /// Of 40 steps of niceness; the system lets nobody take them back.
+    const NICE: i32 = 10;
+    // On Linux a niceness belongs to a thread. Where it cannot be set, the work is done all the same.
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        log::debug!("a thread in the background keeps its priority: {error}");
+    }
+}

@@ -4,14 +4,15 @@
 //! snapshot (about: for progress), then rows (length u32, row, length u32, value), then the CRC-32 of all before it.
 //! A chunk begins behind a row that the request names, so that whoever lost its connection goes on where it was.
 
-use super::shared::lock;
+use super::shared::{lock, yield_to_others};
 use crate::error::{Error, Kind, Result};
 use crate::store::keys;
 use crate::store::record;
 use crate::store::state::{Batch, View};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// A chunk ends after so many bytes of rows, or holds one larger row.
 pub const CHUNK_BYTES: usize = 2 << 20;
@@ -33,6 +34,88 @@ pub struct Held {
     pub keys: u64,
     /// Bytes of keys and values in it.
     pub bytes: u64,
+    /// The chunk that is read before it is asked for.
+    pub ahead: Arc<Ahead>,
+}
+
+/// The next chunk of a snapshot: it is read while the one before it is on its way.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    stage: Mutex<Stage>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Nothing,
+    /// The one behind this row is being read.
+    Reading(Vec<u8>),
+    /// The one behind this row.
+    Read(Vec<u8>, Result<Encoded>),
+}
+
+/// A chunk as it goes over the wire.
+#[derive(Debug)]
+pub struct Encoded {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The row behind which the next one begins; none if this is the last.
+    pub next: Option<Vec<u8>>,
+}
+
+impl Ahead {
+    /// Takes the chunk behind the row `after`, if it was read or is being read.
+    fn take(&self, after: &[u8]) -> Option<Result<Encoded>> {
+        let mut stage = lock(&self.stage);
+        loop {
+            match &*stage {
+                Stage::Reading(row) if row == after => {
+                    stage = self.changed.wait(stage).unwrap_or_else(PoisonError::into_inner);
+                }
+                Stage::Read(row, _) if row == after => break,
+                _ => return None,
+            }
+        }
+        match std::mem::take(&mut *stage) {
+            Stage::Read(_, chunk) => Some(chunk),
+            _ => None,
+        }
+    }
+
+    /// False if another one is being read.
+    fn begin(&self, after: &[u8]) -> bool {
+        let mut stage = lock(&self.stage);
+        if matches!(*stage, Stage::Reading(_)) {
+            return false;
+        }
+        *stage = Stage::Reading(after.to_vec());
+        true
+    }
+
+    fn end(&self, stage: Stage) {
+        *lock(&self.stage) = stage;
+        self.changed.notify_all();
+    }
+}
+
+/// Reads the chunk behind the row `after` on a thread that yields to all others.
+fn read_ahead(held: &Held, after: Vec<u8>) {
+    if !held.ahead.begin(&after) {
+        return;
+    }
+    let reader = held.clone();
+    let spawned = std::thread::Builder::new().name("read-ahead".into()).spawn(move || {
+        yield_to_others();
+        // Whoever waits hears of it even if the reading panics.
+        let read = catch_unwind(AssertUnwindSafe(|| encode(&reader, &after, CHUNK_BYTES)));
+        let stage = read.map_or(Stage::Nothing, |chunk| Stage::Read(after, chunk));
+        reader.ahead.end(stage);
+    });
+    if spawned.is_err() {
+        // It is read when it is asked for.
+        held.ahead.end(Stage::Nothing);
+    }
 }
 
 /// A chunk, decoded.
@@ -77,13 +160,22 @@ impl Snapshots {
         let held = lock(&self.held).get(&id).cloned();
         let held =
             held.ok_or_else(|| Error::new(Kind::NotFound, format!("snapshot {id:016x} is not held here")))?;
-        encode(&held, after, CHUNK_BYTES)
+        let chunk = match held.ahead.take(after) {
+            Some(chunk) => chunk,
+            None => encode(&held, after, CHUNK_BYTES),
+        }?;
+        if let Some(next) = chunk.next {
+            read_ahead(&held, next);
+        }
+        Ok(chunk.bytes)
     }
 }
 
 /// Reads one chunk of about `size` bytes, or one larger row. Rows that belong to one folder only stay there.
-pub fn encode(held: &Held, after: &[u8], size: usize) -> Result<Vec<u8>> {
-    let mut chunk = Vec::with_capacity(64 * 1024);
+pub fn encode(held: &Held, after: &[u8], size: usize) -> Result<Encoded> {
+    let mut chunk = Vec::with_capacity(size + size / 8);
+    let mut end = Vec::new();
+    let mut last = true;
     chunk.extend_from_slice(&[VERSION, LAST]);
     chunk.extend_from_slice(&held.keys.to_be_bytes());
     chunk.extend_from_slice(&held.bytes.to_be_bytes());
@@ -97,7 +189,7 @@ pub fn encode(held: &Held, after: &[u8], size: usize) -> Result<Vec<u8>> {
             return ControlFlow::Continue(());
         }
         if chunk.len() >= size {
-            chunk[1] = 0;
+            last = false;
             return ControlFlow::Break(());
         }
         if keys::record_key(row).is_some()
@@ -110,14 +202,19 @@ pub fn encode(held: &Held, after: &[u8], size: usize) -> Result<Vec<u8>> {
             chunk.extend_from_slice(&(part.len() as u32).to_be_bytes());
             chunk.extend_from_slice(part);
         }
+        end.clear();
+        end.extend_from_slice(row);
         ControlFlow::Continue(())
     })?;
     if let Some(error) = problem {
         return Err(error);
     }
+    if !last {
+        chunk[1] = 0;
+    }
     let checksum = crc32fast::hash(&chunk);
     chunk.extend_from_slice(&checksum.to_be_bytes());
-    Ok(chunk)
+    Ok(Encoded { bytes: chunk, next: (!last).then_some(end) })
 }
 
 fn check_record(value: &[u8]) -> Result<()> {
@@ -178,7 +275,7 @@ mod tests {
 
     fn held(rows: &Batch) -> Held {
         let (_, generations) = Disk::new(1, ConfState::default(), rows).open(false);
-        Held { view: generations.live().view().unwrap(), keys: 7, bytes: 9 }
+        Held { view: generations.live().view().unwrap(), keys: 7, bytes: 9, ahead: Arc::default() }
     }
 
     fn record_row(key: &str, value: &[u8], sum: u32) -> (Vec<u8>, Vec<u8>) {
@@ -196,7 +293,7 @@ mod tests {
     fn collect(held: &Held) -> Batch {
         let (mut all, mut after) = (Batch::default(), Vec::new());
         loop {
-            let chunk = decode(&encode(held, &after, CHUNK_BYTES).unwrap()).unwrap();
+            let chunk = decode(&encode(held, &after, CHUNK_BYTES).unwrap().bytes).unwrap();
             assert_eq!((chunk.keys, chunk.bytes), (7, 9));
             all.changes.extend(chunk.rows.changes);
             if chunk.last {
@@ -220,6 +317,44 @@ mod tests {
     }
 
     #[test]
+    fn whoever_asks_again_or_elsewhere_gets_what_it_asks_for() {
+        let mut rows = Batch::default();
+        for number in 0..5000 {
+            let value = vec![number as u8; 2000];
+            let (row, value) = record_row(&format!("{number:05}"), &value, checksum(&value));
+            rows.put(row, value);
+        }
+        let snapshots = Snapshots::default();
+        snapshots.hold(5, held(&rows));
+        let ask = |after: &[u8]| decode(&snapshots.chunk(5, after).unwrap()).unwrap();
+        let first = ask(&[]);
+        let end = first.end.clone().unwrap();
+        let second = ask(&end);
+        assert_eq!(ask(&[]), first);
+        for _ in 0..3 {
+            assert_eq!(ask(&end), second);
+        }
+        // Two that copy at the same time.
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let (mut count, mut after) = (0, Vec::new());
+                    loop {
+                        let chunk = ask(&after);
+                        count += chunk.rows.changes.len();
+                        if chunk.last {
+                            return assert_eq!(count, 5000);
+                        }
+                        after = chunk.end.unwrap();
+                    }
+                });
+            }
+        });
+        snapshots.release(5);
+        assert_eq!(snapshots.chunk(5, &[]).unwrap_err().kind(), Kind::NotFound);
+    }
+
+    #[test]
     fn a_rotten_value_does_not_leave() {
         let mut rows = Batch::default();
         let (row, value) = record_row("cat", b"picture", 1);
@@ -239,7 +374,7 @@ mod tests {
         fn a_flipped_bit_is_found(position: prop::sample::Index, bit in 0u8..8) {
             let mut rows = Batch::default();
             rows.put(vec![4, 1, 2], vec![3; 20]);
-            let mut chunk = encode(&held(&rows), &[], CHUNK_BYTES).unwrap();
+            let mut chunk = encode(&held(&rows), &[], CHUNK_BYTES).unwrap().bytes;
             let position = position.index(chunk.len());
             chunk[position] ^= 1u8 << bit;
             prop_assert_eq!(decode(&chunk).unwrap_err().kind(), Kind::Damaged);

@@ -680,7 +680,7 @@ impl<M: Subject> Node<M> {
         let chunk = match up.held.get(&pulling.id) {
             Some(held) => {
                 let chunk = catstore::replica::snapshot::encode(held, after, bytes);
-                Some(chunk.map_err(|error| format!("{place:?} cannot read a snapshot: {error}"))?)
+                Some(chunk.map_err(|error| format!("{place:?} cannot read a snapshot: {error}"))?.bytes)
             }
             None => None,
         };
