@@ -413,9 +413,10 @@ fn by_status(status: u16, write: bool) -> Option<Kind> {
         412 => Some(Kind::ConditionFailed),
         413 => Some(Kind::ValueTooLarge),
         400..=499 => Some(Kind::BadRequest),
+        // Ours say why with a document. What says it without one may be a proxy that has lost the answer.
+        500..=599 if write => Some(Kind::UnknownOutcome),
         503 => Some(Kind::Overloaded),
         507 => Some(Kind::DiskFull),
-        500..=599 if write => Some(Kind::UnknownOutcome),
         _ => None,
     }
 }
@@ -430,8 +431,10 @@ mod tests {
         assert_eq!(by_status(502, true), Some(Kind::UnknownOutcome));
         assert_eq!(by_status(504, true), Some(Kind::UnknownOutcome));
         assert_eq!(by_status(500, false), None);
-        assert_eq!(by_status(503, true), Some(Kind::Overloaded));
-        assert_eq!(by_status(507, true), Some(Kind::DiskFull));
+        assert_eq!(by_status(503, true), Some(Kind::UnknownOutcome));
+        assert_eq!(by_status(503, false), Some(Kind::Overloaded));
+        assert_eq!(by_status(507, true), Some(Kind::UnknownOutcome));
+        assert_eq!(by_status(507, false), Some(Kind::DiskFull));
         assert_eq!(by_status(418, true), Some(Kind::BadRequest));
         assert_eq!(by_status(302, true), None);
     }

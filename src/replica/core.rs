@@ -19,7 +19,7 @@ use crate::cluster::membership::{Change, Current, Peer};
 use crate::error::{Error, Kind, Result};
 use crate::store::log::{LogWrite, RaftLog};
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, HardState, Message, MessageType, Snapshot};
-use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
+use raft::{Config, INVALID_ID, ProgressState, RawNode, SnapshotStatus, StateRole};
 use std::collections::BTreeMap;
 
 /// Milliseconds of one tick.
@@ -328,7 +328,27 @@ impl<L: RaftLog> Core<L> {
         self.lease.drop_all();
         self.membership = membership.clone();
         let write = LogWrite { membership: Some((membership, index)), sync: true, ..LogWrite::default() };
-        self.node.mut_store().write(write)
+        self.node.mut_store().write(write)?;
+        self.step_down_if_removed();
+        Ok(())
+    }
+
+    /// A leader hands over before it leaves the voters, unless the change that removes it is one that it inherited from
+    /// the leader before it. raft-rs leaves it in its role then: it would count itself where it is not any more, and
+    /// answer reads by the word of nobody.
+    fn step_down_if_removed(&mut self) {
+        let raft = &mut self.node.raft;
+        let votes = |half: &[u64]| half.contains(&raft.id);
+        if raft.state != StateRole::Leader
+            || votes(&self.membership.voters)
+            || votes(&self.membership.voters_outgoing)
+        {
+            return;
+        }
+        log::info!("this member leads and does not vote any more: it steps down");
+        let term = raft.term;
+        raft.become_follower(term, INVALID_ID);
+        self.draw_timeout();
     }
 
     /// Begins a change of membership. Does nothing if this member does not lead or another change is under way.

@@ -44,11 +44,17 @@ impl Digests {
     }
 }
 
-/// Reads all rows of `view`, which are as entry `index` left them.
-pub fn take(view: &dyn View, index: u64) -> Result<Digest> {
+/// Reads all rows of `view`, which are as entry `index` left them. None if `stop` said so meanwhile: whoever closes the
+/// node does not wait for it.
+pub fn take(view: &dyn View, index: u64, stop: &dyn Fn() -> bool) -> Result<Option<Digest>> {
     let mut hasher = blake3::Hasher::new();
     let mut rows = 0;
+    let mut stopped = false;
     view.scan(&[], &keys::end(), &mut |row, value| {
+        if stop() {
+            stopped = true;
+            return ControlFlow::Break(());
+        }
         if keys::is_local(row) {
             return ControlFlow::Continue(());
         }
@@ -59,5 +65,5 @@ pub fn take(view: &dyn View, index: u64) -> Result<Digest> {
         rows += 1;
         ControlFlow::Continue(())
     })?;
-    Ok(Digest { index, hash: hasher.finalize().to_hex().to_string(), rows })
+    Ok((!stopped).then(|| Digest { index, hash: hasher.finalize().to_hex().to_string(), rows }))
 }

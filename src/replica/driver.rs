@@ -295,8 +295,10 @@ where
     /// for.
     fn step(&mut self) -> Result<()> {
         let Some(member) = &mut self.member else { return Ok(()) };
+        // The clock is read behind what came: a promise that is made of it ends late rather than early.
+        let letters = lock(&self.inbox.mail).take();
         let now = now_ms();
-        for letter in lock(&self.inbox.mail).take() {
+        for letter in letters {
             for message in letter.messages {
                 member.step(now, message);
             }
@@ -480,8 +482,9 @@ where
         let shared = self.inbox.shared.clone();
         spawn("digest", move || {
             yield_to_others();
-            match digest::take(&*look.view, look.index) {
-                Ok(digest) => {
+            match digest::take(&*look.view, look.index, &|| shared.closing.load(Ordering::Relaxed)) {
+                Ok(None) => {}
+                Ok(Some(digest)) => {
                     let digest::Digest { index, rows, hash } = &digest;
                     log::info!("the {rows} rows at entry {index} have the digest {hash}");
                     shared.digests.note(look.id, digest);

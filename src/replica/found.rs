@@ -78,16 +78,16 @@ pub fn join_master(folder: &mut Folder, reply: &RegisterMasterReply, options: &O
 }
 
 /// Makes a worker's copy the beginning of a new incarnation of its group: it is the only voter from now on. The caller
-/// has been told so by the masters. Nothing is lost that this copy holds. A crash in the middle: the next start does it
-/// again.
+/// has just been told so by the masters. Nothing is lost that this copy holds. After a crash in the middle the folder is
+/// not opened until the masters say it again.
 pub fn promote_worker(folder: &mut Folder, incarnation: u64) -> Result<()> {
-    if folder.identity().incarnation >= incarnation || !folder.has_stores() {
+    let identity = folder.identity();
+    if identity.incarnation >= incarnation && identity.promoting.is_none() || !folder.has_stores() {
         return Ok(());
     }
     let index =
         folder.identity().index.ok_or_else(|| Error::new(Kind::Failed, "this folder has no index yet"))?;
-    folder.force_lone_voter(raft_id(index))?;
-    folder.set_incarnation(incarnation)
+    folder.promote(raft_id(index), incarnation)
 }
 
 fn lone_voter(index: u32) -> ConfState {

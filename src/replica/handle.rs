@@ -22,6 +22,7 @@ use crate::store::folder::Stores;
 use crate::store::generation::{LevelBuilding, LevelGenerations};
 use crate::store::raft_engine::EngineLog;
 use crate::store::state::Generations as _;
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,13 +112,25 @@ struct Replica<M: Machine> {
 impl<M: Machine> Replica<M> {
     fn open(mut folder: Folder, options: &Options, run: u64) -> Result<Arc<Replica<M>>> {
         let path = folder.path().to_owned();
+        if let Some(incarnation) = folder.identity().promoting {
+            let detail =
+                format!("the promotion of {} to incarnation {incarnation} was cut short", path.display());
+            return Err(Error::new(Kind::Failed, detail).hint("start this worker again while a master is up"));
+        }
         let Stores { log, state } = folder.open_stores(options.sizes)?;
         let own = sender(&folder, run)?;
         let setup = Setup::new(own.id, own.incarnation, random_seed()?, now_ms());
         let member = Member::open(setup, log, state).map_err(|error| in_folder(error, &path))?;
         let folder = Arc::new(Mutex::new(Some(folder)));
         let watched = folder.clone();
-        let free = move || lock(&watched).as_ref().and_then(|folder| folder.free_bytes().ok());
+        // While somebody writes the identity the last number is good enough: the replica does not wait for a disk.
+        let last = Cell::new(None);
+        let free = move || {
+            if let Ok(folder) = watched.try_lock() {
+                last.set(folder.as_ref().and_then(|folder| folder.free_bytes().ok()));
+            }
+            last.get()
+        };
         let world = World { wire: options.wire.clone(), own: own.clone(), free_bytes: Box::new(free) };
         let inbox = driver::start(member, world)?;
         let shared = inbox.shared().clone();

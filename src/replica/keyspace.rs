@@ -242,21 +242,14 @@ impl Keyspace {
     ) -> Result<Reply> {
         let row = keys::request(slot, id.as_bytes());
         let fingerprint = fingerprint(&command)?;
-        let mut replaced = None;
         if let Some(remembered) = changes.get(&row)? {
-            let first = Remembered::decode(&remembered)?;
-            if first.at.saturating_add(REMEMBER_MS) > self.counters.clock {
-                return Ok(first.answer(fingerprint));
-            }
-            replaced = Some(first.at);
-        } else if self.counters.requests >= MAX_REQUESTS {
+            return Ok(Remembered::decode(&remembered)?.answer(fingerprint));
+        }
+        if self.counters.requests >= MAX_REQUESTS {
             return Ok(Reply::TooManyRequestIds);
         }
         let reply = self.execute(changes, command)?;
-        match replaced {
-            Some(at) => changes.delete(keys::request_age(at, slot, id.as_bytes())),
-            None => self.counters.requests += 1,
-        }
+        self.counters.requests += 1;
         let at = self.counters.clock;
         changes.put(row, Remembered { at, fingerprint, reply: reply.clone() }.encode()?);
         changes.put(keys::request_age(at, slot, id.as_bytes()), Vec::new());
@@ -427,7 +420,9 @@ impl Keyspace {
         Ok(Reply::Swept { rows })
     }
 
-    /// Forgets requests up to `until`: how many, and whether there may be more.
+    /// Forgets requests up to `until`: how many, and whether there may be more. Each is met by two sweeps, ten minutes of
+    /// the group's clock apart, before it is forgotten: a clock that jumps ahead, as with a new leader, makes nobody's
+    /// repeat a new request.
     fn forget_requests(&mut self, changes: &mut Changes<'_>, until: u64) -> Result<(u64, bool)> {
         let (from, to) = keys::request_ages_until(until);
         let ages = changes.first_rows(&from, &to, SWEEP_ROWS)?;
@@ -435,9 +430,13 @@ impl Keyspace {
         let mut rows = 0;
         for row in ages {
             if let Some((_, slot, id)) = keys::request_age_parts(&row) {
-                changes.delete(keys::request(slot, id));
-                self.counters.requests = self.counters.requests.saturating_sub(1);
-                rows += 1;
+                if changes.get(&row)?.is_some_and(|met| met == keys::MET_ONCE) {
+                    changes.delete(keys::request(slot, id));
+                    self.counters.requests = self.counters.requests.saturating_sub(1);
+                    rows += 1;
+                } else {
+                    changes.put(keys::request_age(self.counters.clock, slot, id), keys::MET_ONCE.to_vec());
+                }
             }
             changes.delete(row);
         }

@@ -254,6 +254,10 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         if self.fresh.heard.is_some_and(|(commit, _)| commit <= self.machine.position().index) {
             self.fresh.at = self.fresh.heard.map(|(_, at)| at);
         }
+        if self.published.lease > now {
+            // It leads: nobody else has committed anything.
+            self.fresh = Freshness { at: Some(now), heard: None };
+        }
         outputs.fetch = self.fetch.take();
         if self.unflushed >= self.setup.flush_bytes && !self.flushing {
             self.flushing = true;

@@ -11,7 +11,8 @@ use crate::replica::snapshot::{self, Held};
 use crate::store::doubles::{Disk, MemoryGenerations, MemoryLog};
 use crate::store::record::checksum;
 use crate::store::state::Building as _;
-use raft::eraftpb::ConfState;
+use protobuf::Message as _;
+use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType};
 
 type Subject = Member<Keyspace, MemoryLog, MemoryGenerations>;
 
@@ -30,6 +31,8 @@ struct Group {
     members: BTreeMap<u64, Subject>,
     /// Who is cut off from everybody.
     cut: BTreeSet<u64>,
+    /// Which messages are lost.
+    lose: fn(&BTreeMap<u64, Subject>, &Message) -> bool,
     mail: Vec<Message>,
     offers: BTreeMap<u64, Offer>,
     replies: Vec<(Ticket, Result<Reply>)>,
@@ -43,6 +46,7 @@ impl Group {
             now: 10_000,
             members: BTreeMap::new(),
             cut: BTreeSet::new(),
+            lose: |_, _| false,
             mail: Vec::new(),
             offers: BTreeMap::new(),
             replies: Vec::new(),
@@ -107,6 +111,7 @@ impl Group {
             }
             for message in std::mem::take(&mut self.mail) {
                 if message.from != 0
+                    && !(self.lose)(&self.members, &message)
                     && let Some(member) = self.members.get_mut(&message.to)
                 {
                     member.step(self.now, message);
@@ -315,4 +320,32 @@ fn entries_that_another_leader_displaced_are_answered_however_far_they_reached()
     for ticket in 10..20 {
         assert!(matches!(group.answered(ticket), Some(Err(error)) if error.kind() == Kind::Moved));
     }
+}
+
+#[test]
+fn a_leader_that_inherits_the_change_that_removes_it_steps_down() {
+    let mut group = Group::grown(2);
+    // Member 1 gives way; member 2 leads, and never hears that the end of the joint configuration has arrived.
+    group.lose = |members, message| {
+        let log = members[&1].core().log();
+        let last = log.entries(log.last_index(), log.last_index() + 1, 1 << 20).unwrap();
+        let ends = |entry: &Entry| {
+            let change = ConfChangeV2::parse_from_bytes(&entry.data).unwrap_or_default();
+            entry.get_entry_type() == EntryType::EntryConfChangeV2 && change.changes.is_empty()
+        };
+        let answers = [MessageType::MsgAppendResponse, MessageType::MsgHeartbeatResponse];
+        message.from == 1 && answers.contains(&message.get_msg_type()) && last.iter().any(ends)
+    };
+    let now = group.now;
+    group.members.get_mut(&1).unwrap().leave(now);
+    group.ticks_until(|group| group.leads(2));
+    let joint = group.members[&1].core().membership().clone();
+    assert_eq!((&joint.voters[..], &joint.voters_outgoing[..]), (&[2][..], &[1][..]));
+    // So it is member 1 that is elected again, and commits that end.
+    group.ticks_until(|group| group.members[&1].core().membership().voters_outgoing.is_empty());
+    assert!(!group.leads(1), "it has no vote any more");
+    group.lose = |_, _| false;
+    group.ticks_until(|group| group.leads(2) && group.lease(2) > group.now);
+    group.put(2, 9);
+    assert!(matches!(group.answered(9), Some(Ok(_))));
 }

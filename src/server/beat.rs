@@ -78,6 +78,8 @@ impl Heartbeat {
 fn run(site: &Site, caller: &Caller) {
     let Member::Worker(worker) = &site.member else { return };
     while !*site.stopping.borrow() {
+        // Said again each time: a replica that was opened anew, or was too busy to listen, does not know it.
+        worker.follow(site);
         match step(site, worker, caller) {
             Ok(()) => {
                 let mut state = worker.beat.state();
@@ -127,10 +129,13 @@ fn beat(site: &Site, worker: &Worker, caller: &Caller) -> Result<bool> {
     let facts = facts::worker_facts(site, worker);
     let beat = HeartbeatRequest { run: worker.run(), facts, epoch: site.view().epoch };
     let reply = tell_all(site, worker, caller, &beat)?;
-    match reply.refused {
-        Some(why) => Err(removed(worker, &why)),
-        None => Ok(reply.register),
+    if let Some(why) = reply.refused {
+        return Err(removed(worker, &why));
     }
+    if reply.leads && !reply.register {
+        worker.promote_if_told(site);
+    }
+    Ok(reply.register)
 }
 
 fn register(site: &Site, worker: &Worker, caller: &Caller) -> Result<()> {
@@ -145,6 +150,7 @@ fn register(site: &Site, worker: &Worker, caller: &Caller) -> Result<()> {
     }
     worker.beat.state().registered = Some(starts);
     log::info!("registered with the master as worker {}", reply.index);
+    worker.promote_if_told(site);
     Ok(())
 }
 
@@ -201,6 +207,10 @@ fn ask<T>(site: &Site, worker: &Worker, mut call: impl FnMut(&str) -> Result<T>)
     for master in worker::candidates(site, worker) {
         match call(&master) {
             Ok(reply) => return Ok(reply),
+            // What lives at a remembered address may have changed: a master of another cluster ends nobody who runs.
+            Err(error) if error.kind() == Kind::Foreign => {
+                last = Error::new(Kind::Unreachable, error.to_string());
+            }
             Err(error) if worker::refuses(&error) => return Err(error),
             Err(error) => last = error,
         }
@@ -217,5 +227,4 @@ fn learn(site: &Site, worker: &Worker, view: ClusterView) {
         save_routes(&place.data, &view);
     }
     worker.follow(site);
-    worker.promote_if_told(site);
 }

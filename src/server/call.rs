@@ -113,7 +113,7 @@ fn read_bytes(
     }
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) => {
-            let kind = Kind::from_word(&problem.kind).unwrap_or(Kind::Conflict);
+            let kind = Kind::from_word(&problem.kind).unwrap_or(Kind::Unreachable);
             let error = Error::new(kind, format!("{address} says: {}", problem.detail));
             Err(match problem.hint {
                 Some(hint) => error.hint(hint),

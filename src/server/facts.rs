@@ -75,6 +75,7 @@ pub(crate) async fn master(door: &Door) -> Result<HttpResponse> {
     match opened {
         Ok(true) => {
             log::info!("the master is open again");
+            master.listen_anew();
             master.refresh(&door.site);
         }
         Ok(false) => {}

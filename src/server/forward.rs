@@ -198,7 +198,7 @@ pub(crate) async fn send(
         // It says nothing about our keys; but what took a write may have passed it on, unless it says that it did not.
         let status = answer.status();
         let why = format!("what answers there ({}) is no node of this cluster", status.as_u16());
-        return Ok(failed(&why, !matches!(status.as_u16(), 300..=499 | 503 | 507)));
+        return Ok(failed(&why, !matches!(status.as_u16(), 300..=499)));
     }
     if let Some((group, leader)) = answer.headers().get(LEADER).and_then(parse_leader) {
         site.leaders.heard(group, leader);
@@ -238,7 +238,11 @@ fn unknown(target: &Target, why: &str) -> Error {
 fn is_of<S>(cluster: &HeaderValue, answer: &awc::ClientResponse<S>) -> bool {
     match answer.headers().get(CLUSTER) {
         Some(named) => named == cluster,
-        None => answer.status() == StatusCode::SERVICE_UNAVAILABLE,
+        // Not what a proxy says in between, which may have lost the answer.
+        None => {
+            let kind = answer.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+            answer.status() == StatusCode::SERVICE_UNAVAILABLE && kind == Some(b"application/problem+json")
+        }
     }
 }
 

@@ -469,8 +469,9 @@ fn an_answer_of_something_else_is_not_passed_on() {
         (
             "HTTP/1.1 503 Service Unavailable\r\nCatstore-Cluster: d\r\nContent-Length: 0\r\n\r\n",
             "no_majority",
-            "no_majority",
+            "unknown_outcome",
         ),
+        ("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "no_majority", "unknown_outcome"),
     ];
     for (wire, read, write) in table {
         let master = master(None);

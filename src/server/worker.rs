@@ -118,7 +118,8 @@ impl Worker {
     }
 
     /// Begins a new incarnation of the group from this worker's copy, if the masters say so: the store is closed, its
-    /// membership and incarnation are written, and it is opened again. Blocks.
+    /// membership and incarnation are written, and it is opened again. Blocks. Only after the leading master has just
+    /// spoken: by routes of yesterday, another copy may be the one by now.
     pub(crate) fn promote_if_told(&self, site: &Site) {
         let Some(registered) = self.registered() else { return };
         let view = site.view();
@@ -277,13 +278,16 @@ fn introduce(
     folder: &Folder,
     caller: &Caller,
 ) -> Result<Option<RegisterReply>> {
-    let new = folder.identity().index.is_none() || !folder.has_stores();
+    // Nor does one whose promotion was cut short serve before a master has said again that it is to.
+    let identity = folder.identity();
+    let new = identity.index.is_none() || !folder.has_stores() || identity.promoting.is_some();
     let request = request(site, worker, folder.identity().starts, Some(folder));
     let deadline = Instant::now() + if new { WAIT_NEW } else { WAIT_KNOWN };
     let mut masters = candidates(site, worker);
     let mut said: Option<Instant> = None;
     loop {
         let mut last = Error::new(Kind::Unreachable, "no master is known");
+        let mut foreign = None;
         let mut next = 0;
         while let Some(master) = masters.get(next).cloned() {
             next += 1;
@@ -291,6 +295,8 @@ fn introduce(
             match caller.post::<_, RegisterReply>(&master, "/internal/register", &request, left.min(ATTEMPT))
             {
                 Ok(reply) => return Ok(Some(reply)),
+                // Another of the masters may be of its cluster.
+                Err(error) if error.kind() == Kind::Foreign => foreign = Some(error),
                 Err(error) if refuses(&error) => return Err(as_refusal(error)),
                 Err(error) if !new && !retries(&error) => log::warn!("registration: {error}"),
                 Err(error) if !retries(&error) => return Err(as_refusal(error)),
@@ -302,6 +308,9 @@ fn introduce(
                     last = error;
                 }
             }
+        }
+        if let Some(error) = foreign {
+            return Err(as_refusal(error));
         }
         if !new {
             return Ok(None);

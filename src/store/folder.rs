@@ -114,10 +114,11 @@ impl Folder {
     }
 
     /// Counts a start of the process durably before anybody hears of it, and returns the number of this run: `fresh`,
-    /// or that of an earlier start that no master confirmed.
+    /// or that of an earlier start that no master confirmed. A folder without an index counts each start: of two copies
+    /// of it only one can be the one that registered.
     pub fn begin_start(&mut self, fresh: u64) -> Result<u64> {
         self.counted = true;
-        if let Some(run) = self.identity.pending {
+        if let Some(run) = self.identity.pending.filter(|_| self.identity.index.is_some()) {
             return Ok(run);
         }
         let starts = self.identity.starts + 1;
@@ -146,6 +147,18 @@ impl Folder {
             return Ok(());
         }
         self.save(Identity { incarnation, ..self.identity.clone() })
+    }
+
+    /// Makes the member `id` the only voter, and with it its copy the beginning of `incarnation` of its group. Nothing
+    /// else of the copy is changed. A crash in the middle leaves a note ([`Identity::promoting`]) with which the folder
+    /// must not serve before it was done again: half of a promotion would be a lone voter that nobody fences.
+    ///
+    /// Errors: as [`Folder::set_incarnation`] and [`Folder::force_lone_voter`].
+    pub fn promote(&mut self, id: u64, incarnation: u64) -> Result<()> {
+        self.save(Identity { promoting: Some(incarnation), ..self.identity.clone() })?;
+        self.force_lone_voter(id)?;
+        self.set_incarnation(incarnation)?;
+        self.save(Identity { promoting: None, ..self.identity.clone() })
     }
 
     /// True once [`Folder::found`] finished.

@@ -71,6 +71,9 @@ pub struct Identity {
     /// The incarnation of the group, which `promote` raises and nothing lowers. A new group has 1.
     #[serde(default = "first_incarnation", skip_serializing_if = "is_first_incarnation")]
     pub incarnation: u64,
+    /// The incarnation that is to begin with this folder's copy, from before its membership is changed until that is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoting: Option<u64>,
     /// True once the stores (`log/` and `state/`) were made whole; until then what lies there is half-made.
     pub stores: bool,
     /// How often the stores were opened.
@@ -102,6 +105,7 @@ impl Identity {
             index: None,
             group: None,
             incarnation: FIRST_INCARNATION,
+            promoting: None,
             stores: false,
             starts: 0,
             pending: None,
@@ -161,6 +165,7 @@ mod tests {
             index: Some(0),
             group: Some(0),
             incarnation: 1,
+            promoting: None,
             stores: true,
             starts: 3,
             pending: None,

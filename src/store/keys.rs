@@ -10,7 +10,7 @@
 //! | record | `02` user key | a record, see `record.rs` |
 //! | expiry | `03` milliseconds u64 big-endian, user key | empty |
 //! | request id | `04` slot u16 big-endian, id | clock u64 big-endian, fingerprint, reply |
-//! | request age | `05` clock u64 big-endian, slot u16 big-endian, id | empty |
+//! | request age | `05` clock u64 big-endian, slot u16 big-endian, id | empty; `01` behind a first sweep |
 //! | session | `06` session, 16 bytes | number u64 big-endian, slot u16 big-endian, then as a request id |
 //! | session age | `07` clock u64 big-endian, session | empty |
 //!
@@ -37,6 +37,9 @@ pub const SLOTS_ROW: [u8; 2] = [MACHINE, b's'];
 pub const DIRECTORY_ROW: [u8; 2] = [MACHINE, b'd'];
 /// A local row, written with a sync after a flush to learn whether LevelDB still writes.
 pub const FLUSH_ROW: [u8; 2] = [MACHINE, b'm'];
+
+/// The value of a request-age row that a sweep has written anew.
+pub const MET_ONCE: [u8; 1] = [1];
 
 /// The first row behind all rows.
 pub fn end() -> Vec<u8> {

@@ -452,7 +452,8 @@ impl<M: Subject> Node<M> {
             up.held.remove(&id);
         }
         for offer in outputs.offers {
-            up.held.insert(offer.name.id, Held { view: offer.view, keys: 0, bytes: 0 });
+            up.held
+                .insert(offer.name.id, Held { view: offer.view, keys: 0, bytes: 0, ahead: Arc::default() });
         }
         if let Some(fetch) = outputs.fetch {
             sys.count("snapshot pulled");
@@ -468,7 +469,9 @@ impl<M: Subject> Node<M> {
         }
         for look in outputs.looks {
             sys.count("digest taken");
-            let digest = digest::take(&*look.view, look.index).map_err(|error| error.to_string())?;
+            let digest =
+                digest::take(&*look.view, look.index, &|| false).map_err(|error| error.to_string())?;
+            let digest = digest.ok_or("a digest was given up")?;
             self.probe.watch().looked(self.id, digest.index, digest.hash);
         }
         if let Some(flush) = outputs.flush {

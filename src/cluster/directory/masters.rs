@@ -83,7 +83,7 @@ impl Directory {
                 format!("start master {index} from its own folder {}", master.data),
             ));
         }
-        if request.run != master.run && request.address != master.address && alive.contains(&index) {
+        if request.address != master.address && alive.contains(&index) {
             return Err(refused(
                 format!(
                     "master {index} is alive at {}, a second process with its folder's uuid is refused",

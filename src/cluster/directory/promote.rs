@@ -50,6 +50,9 @@ impl Directory {
             return Err(self.refuse_loss(lost, group, survivor));
         }
         check_closed(heard)?;
+        if survivor.is_none() {
+            self.check_given_up(lost, group)?;
+        }
         let incarnation = self.group(group).incarnation + 1;
         place.revival = survivor.map_or(Revival::Empty, Revival::From);
         place.note = Some(match survivor {
@@ -61,6 +64,24 @@ impl Directory {
             }
         });
         Ok(place)
+    }
+
+    /// Refuses to begin anew without members that were alive a while ago: they may be on their way back.
+    fn check_given_up(&self, lost: u32, group: u32) -> Result<(), DirectoryReply> {
+        let is_dead = |index: &u32| self.workers.get(index).is_some_and(|worker| worker.dead);
+        let missed: Vec<u32> =
+            self.members(group).filter(|index| *index != lost && !is_dead(index)).collect();
+        if missed.is_empty() {
+            return Ok(());
+        }
+        let seconds = self.settings.dead_after_ms / 1000;
+        Err(refused(
+            format!(
+                "group {group} would begin anew, and EMPTY, but its members {} may come back",
+                list(missed)
+            ),
+            format!("start them; who is silent for {seconds} s (--dead-after of the masters) counts as dead"),
+        ))
     }
 
     /// Says what the loss would be.

@@ -72,7 +72,7 @@ impl Directory {
         if request.starts < worker.starts || (request.starts == worker.starts && request.run != worker.run) {
             return Err(old_copy(index, worker, request));
         }
-        if request.run != worker.run && request.address != worker.address && alive.contains(&index) {
+        if request.address != worker.address && alive.contains(&index) {
             return Err(refused(
                 format!(
                     "worker {index} is alive at {}, a second process with its folder's uuid is refused",

@@ -273,6 +273,10 @@ fn a_group_without_any_copy_begins_anew() {
     let said = join(&mut directory, replace("x", 3001, 0), &[], &Heard::default()).unwrap_err();
     assert!(said.contains("first the others of its group (1, 2)") && said.contains("EMPTY"), "{said}");
     let accept = RegisterRequest { accept_data_loss: true, ..replace("x", 3001, 0) };
+    for (index, missed) in [(1, "its members 1, 2 may come back"), (2, "its members 2 may come back")] {
+        refusal(register(&mut directory, accept.clone(), &[]), missed);
+        run(&mut directory, &DirectoryCommand::Dead { index, dead: true }).unwrap();
+    }
     assert_eq!(
         register(&mut directory, accept.clone(), &[]),
         Ok((3, 0, 1, true)),

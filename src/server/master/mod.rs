@@ -20,6 +20,7 @@ use crate::cluster::status::promotion_loses;
 use crate::cluster::view::{
     ClusterView, GroupStatus, GroupView, MasterStatus, MasterStatusEntry, WorkerFacts, WorkerStatus,
 };
+use crate::error::{Error, Kind, Result};
 use crate::replica::handle::{DirectoryHandle, Numbers};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -27,6 +28,8 @@ use std::time::{Duration, Instant};
 
 /// A worker is alive if its last heartbeat is not older than this.
 const ALIVE: Duration = Duration::from_secs(3);
+/// A master that has listened for so long has heard of everybody who is there.
+const LISTEN: Duration = Duration::from_secs(5);
 
 /// What a master is beside its site.
 pub(crate) struct Master {
@@ -36,6 +39,8 @@ pub(crate) struct Master {
     pub(crate) wire: Arc<HttpWire>,
     directory: RwLock<Arc<Directory>>,
     beats: Mutex<BTreeMap<u32, Beat>>,
+    /// Since when heartbeats are taken.
+    listening: Mutex<Instant>,
     /// This master's index, once it is known.
     index: std::sync::OnceLock<u32>,
 }
@@ -55,6 +60,7 @@ impl Master {
             wire,
             directory: RwLock::default(),
             beats: Mutex::default(),
+            listening: Mutex::new(Instant::now()),
             index: std::sync::OnceLock::new(),
         }
     }
@@ -97,6 +103,22 @@ impl Master {
     fn alive(&self) -> Vec<u32> {
         let beats = self.beats();
         beats.iter().filter(|(_, beat)| beat.seen.elapsed() <= ALIVE).map(|(index, _)| *index).collect()
+    }
+
+    /// From now on whoever is alive has to say so again.
+    pub(crate) fn listen_anew(&self) {
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Refuses to decide who is lost before everybody had the time to say a word. Errors: `NoMajority`.
+    fn check_listened(&self) -> Result<()> {
+        let since = self.listening.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        if since >= LISTEN {
+            return Ok(());
+        }
+        let detail = "this master has just started and does not know yet who is alive";
+        let seconds = (LISTEN - since).as_secs() + 1;
+        Err(Error::new(Kind::NoMajority, detail).hint(format!("ask again in {seconds} seconds")))
     }
 
     /// What was heard of `group`.
@@ -153,8 +175,24 @@ impl Master {
             leader,
             alive,
             dead: entry.dead,
-            restart: (alive != Some(true)).then(|| command("master", &entry.address, "", &entry.data)),
+            restart: (alive != Some(true)).then(|| self.restart_master(index, entry)),
         }
+    }
+
+    /// The command that starts the master `index` again. It names the others: on a folder that is there that changes
+    /// nothing, and without it an empty one would become a cluster of its own.
+    fn restart_master(&self, index: u32, entry: &MasterEntry) -> String {
+        let directory = self.directory();
+        let others = directory.master_nodes.iter();
+        let others: Vec<&str> = others
+            .filter(|(other, master)| **other != index && master.removed.is_none())
+            .map(|(_, master)| master.address.as_str())
+            .collect();
+        let join = match others.is_empty() {
+            true => String::new(),
+            false => format!(" --join {}", address::quote(&others.join(","))),
+        };
+        command("master", &entry.address, &join, &entry.data)
     }
 
     /// The answer of `/master`.

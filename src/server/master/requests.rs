@@ -27,6 +27,12 @@ pub(crate) async fn register(door: &Door, asked: &Asked<'_>, payload: &mut Paylo
     let replica = leading(site, master)?;
     let (run, address) = (request.run, request.address.clone());
     let directory = master.directory();
+    if let Some(cluster) = request.cluster.as_ref().filter(|cluster| **cluster != directory.cluster) {
+        return Err(another_cluster(&request.data, cluster, &directory.cluster));
+    }
+    if request.accept_data_loss {
+        master.check_listened()?;
+    }
     let lost = request.replace.and_then(|lost| directory.workers.get(&lost));
     let heard = lost.map_or_else(Heard::default, |lost| master.heard(lost.group));
     let command = DirectoryCommand::Register { request, alive: master.alive(), heard };
@@ -109,6 +115,7 @@ pub(crate) async fn promote(door: &Door, asked: &Asked<'_>, payload: &mut Payloa
     let entry = directory.group(group);
     let before = Some(entry.incarnation).filter(|_| entry.promoted == Some(index));
     let missing = master.promotion_loses(index, group);
+    master.check_listened()?;
     let command = DirectoryCommand::Promote { index, heard: master.heard(group) };
     let reply = match accept_data_loss {
         true => submit(site, master, &replica, command, asked.deadline()?).await?,
@@ -128,6 +135,13 @@ pub(crate) async fn promote(door: &Door, asked: &Asked<'_>, payload: &mut Payloa
     }
     let incarnation = Some(incarnation).filter(|_| accept_data_loss || repeat);
     Ok(respond::json(&PromoteReply { group, index, missing, incarnation, left_behind }, false))
+}
+
+/// The refusal of a folder of another cluster. It has a kind of its own: what a stranger says ends nobody.
+fn another_cluster(data: &str, theirs: &str, ours: &str) -> Error {
+    let detail = format!("{data} belongs to cluster {theirs}, this master to cluster {ours}");
+    Error::new(Kind::Foreign, detail)
+        .hint("start it with the --master of its own cluster, or with another --data")
 }
 
 /// The replica, if this master leads. Errors: `Moved` with the master that does, `NoMajority`.
