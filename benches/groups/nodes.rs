@@ -34,12 +34,15 @@ impl Process {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Resident memory in MiB.
-    pub fn resident(&self) -> Result<f64> {
+    /// Resident memory in MiB: its own, and with the files that are mapped, which the system takes back when it wants.
+    pub fn resident(&self) -> Result<(f64, f64)> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("no VmRSS in /proc")?;
-        let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("no number in /proc")?.parse()?;
-        Ok(kilobytes / 1024.0)
+        let number = |name: &str| -> Result<f64> {
+            let line = status.lines().find(|line| line.starts_with(name)).ok_or("no such line in /proc")?;
+            let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("no number in /proc")?.parse()?;
+            Ok(kilobytes / 1024.0)
+        };
+        Ok((number("RssAnon:")?, number("VmRSS:")?))
     }
 
     fn terminate(&mut self) -> Result<()> {

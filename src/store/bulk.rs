@@ -10,9 +10,11 @@ use super::tables::{LOG_BLOCK, LOG_HEADER, masked_crc};
 use crate::error::{Error, Kind, Result};
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// A table ends after so many bytes, or holds one larger row.
 const TABLE: usize = 4 << 20;
@@ -20,6 +22,8 @@ const TABLE: usize = 4 << 20;
 const FIRST_LEVEL: u64 = 10 << 20;
 /// The levels where tables may lie: LevelDB itself puts no new one above the first of them, and has none below the last.
 const LEVELS: std::ops::RangeInclusive<u32> = 2..=6;
+/// A table is written in pieces of so many bytes.
+const PIECE: usize = 512 << 10;
 const MANIFEST: &str = "MANIFEST-000001";
 /// The number of the first table.
 const FIRST_TABLE: u64 = 2;
@@ -117,10 +121,44 @@ impl Drop for Disk {
 fn write_tables(folder: &Path, tables: &Receiver<Table>) -> Result<Vec<Written>> {
     let mut written = Vec::new();
     for (number, Table { bytes, first, last }) in (FIRST_TABLE..).zip(tables) {
-        write_synced(&folder.join(format!("{number:06}.ldb")), &bytes)?;
+        write_gently(&folder.join(format!("{number:06}.ldb")), &bytes)?;
         written.push(Written { number, size: bytes.len() as u64, first, last });
     }
     Ok(written)
+}
+
+/// Writes a file in pieces and leaves the disk to others for as long as each of them took: whoever syncs a log meanwhile
+/// waits for one piece at most, and every other time for none.
+fn write_gently(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        let mut file = File::create_new(path)?;
+        let mut offset = 0;
+        for piece in bytes.chunks(PIECE) {
+            let began = Instant::now();
+            file.write_all(piece)?;
+            write_back(&file, offset, piece.len())?;
+            offset += piece.len();
+            std::thread::sleep(began.elapsed());
+        }
+        file.sync_all()
+    };
+    write().map_err(|cause| files::system("write", path, cause))
+}
+
+/// Returns once that part of the file is on its way through the disk: the sync that makes it durable finds little to do.
+/// An error of the disk is reported here or by that sync.
+fn write_back(file: &File, offset: usize, length: usize) -> std::io::Result<()> {
+    let how =
+        libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call takes no memory.
+    let done = unsafe { libc::sync_file_range(file.as_raw_fd(), offset as i64, length as i64, how) };
+    let error = std::io::Error::last_os_error();
+    match error.raw_os_error() {
+        _ if done == 0 => Ok(()),
+        // Not every file system can.
+        Some(libc::EINVAL | libc::ENOSYS | libc::ESPIPE) => Ok(()),
+        _ => Err(error),
+    }
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
