@@ -143,7 +143,7 @@ fn whole_group(group: &Group, node: &Node) {
         assert_eq!(listed(&reader.get("/kv").must_be(200).json()).len(), 0, "{other}");
     }
     let refused = node.get("/clear/1").must_be_problem(409, "conflict").json();
-    assert_eq!(refused["detail"], "worker 1 holds the same keys as worker 0; /clear/0 clears both");
+    assert_eq!(refused["detail"], "worker 1 holds the same keys as worker 0; /clear/0 clears all copies");
     node.get("/clear/9").must_be_problem(404, "not_found");
 }
 

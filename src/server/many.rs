@@ -105,7 +105,9 @@ fn group_to_clear(door: &Door, index: u32) -> Result<u32> {
         _ if view.group(index).is_some() || own.is_some_and(|(_, group)| group == index) => Ok(index),
         Some(founder) => Err(Error::new(
             Kind::Conflict,
-            format!("worker {index} holds the same keys as worker {founder}; /clear/{founder} clears both"),
+            format!(
+                "worker {index} holds the same keys as worker {founder}; /clear/{founder} clears all copies"
+            ),
         )),
         None => Err(unknown_group(door, index)),
     }

@@ -111,6 +111,8 @@ fn state(worker: &WorkerStatus) -> &str {
 fn worker_row(status: &Status, worker: &WorkerStatus) -> Vec<String> {
     let facts = worker.facts.as_ref();
     let live = facts.filter(|_| worker.alive);
+    // One that is closed does not count its keys.
+    let held = facts.filter(|facts| facts.state == "open");
     vec![
         worker.index.to_string(),
         worker.group.to_string(),
@@ -118,8 +120,8 @@ fn worker_row(status: &Status, worker: &WorkerStatus) -> Vec<String> {
         state(worker).to_owned(),
         or_dash(live.map(role)),
         or_dash(live.and_then(|facts| lag(status, facts)).map(|lag| lag.to_string())),
-        or_dash(facts.map(|facts| facts.keys.to_string())),
-        or_dash(facts.map(|facts| text::bytes(facts.bytes))),
+        or_dash(held.map(|facts| facts.keys.to_string())),
+        or_dash(held.map(|facts| text::bytes(facts.bytes))),
         or_dash(facts.map(|facts| facts.software.clone())),
     ]
 }
