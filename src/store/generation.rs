@@ -52,7 +52,7 @@ pub struct LevelBuilding {
 }
 
 enum Stage {
-    Filling(Bulk),
+    Filling(Box<Bulk>),
     Finished(Arc<Generation>),
     /// After an error of the disk.
     Failed,
@@ -225,7 +225,7 @@ impl Generations for LevelGenerations {
         self.write_current(Current { next: number + 1, ..self.current.clone() })?;
         let path = generation_path(&self.folder, number);
         Ok(LevelBuilding {
-            stage: Stage::Filling(Bulk::begin(&path, BLOCK)?),
+            stage: Stage::Filling(Box::new(Bulk::begin(&path, BLOCK)?)),
             order: InOrder::default(),
             path,
             cache: self.cache,
