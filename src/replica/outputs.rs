@@ -44,7 +44,7 @@ pub trait Rim {
     fn send(&mut self, messages: Vec<Message>);
 }
 
-/// Asks for [`State::flush`] on another thread; [`Member::flushed`] takes the answer.
+/// Asks for [`State::flush`] on another thread; [`super::member::Member::flushed`] takes the answer.
 pub struct Flush {
     /// The generation to flush.
     pub state: Arc<dyn State>,

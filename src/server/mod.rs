@@ -82,7 +82,7 @@ use std::sync::mpsc::channel;
 
 /// Runs a master until SIGINT or SIGTERM; prints its ready line on standard output.
 ///
-/// Errors: [`Kind::Usage`], [`Kind::System`] (the port), [`Kind::Foreign`], [`Kind::Damaged`].
+/// Errors: `Usage`, `System` (the port), `Foreign`, `Damaged`.
 pub fn run_master(options: MasterOptions) -> Result<()> {
     options.node.check()?;
     let (events, ear) = channel();
@@ -95,7 +95,7 @@ pub fn run_master(options: MasterOptions) -> Result<()> {
 
 /// Runs a worker until SIGINT or SIGTERM; prints its ready line on standard output.
 ///
-/// Errors: as [`run_master`], and [`Kind::Unreachable`] (no master), [`Kind::Conflict`] (the master refuses).
+/// Errors: as [`run_master`], and `Unreachable` (no master), `Conflict` (the master refuses).
 pub fn run_worker(options: WorkerOptions) -> Result<()> {
     options.node.check()?;
     let (events, ear) = channel();
