@@ -310,7 +310,8 @@ mod tests {
         let Table { bytes, first, last } = table.finish();
         assert_eq!((&first[..], &last[..]), (&b"ab\x01\x01\0\0\0\0\0\0"[..], &b"ac\x01\x01\0\0\0\0\0\0"[..]));
         // Shared, unshared and value length; key; value. Then one restart at 0, and the kind of block.
-        let block = b"\0\x0a\x01ab\x01\x01\0\0\0\0\0\0\x31\x01\x09\0c\x01\x01\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0";
+        let block =
+            b"\0\x0a\x01ab\x01\x01\0\0\0\0\0\0\x31\x01\x09\0c\x01\x01\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0";
         assert_eq!(&bytes[..block.len()], block);
         assert_eq!(bytes[bytes.len() - 8..], 0xdb47_7524_8b80_fb57_u64.to_le_bytes());
         let written = Written { number: 2, size: 300, first: b"a".to_vec(), last: b"bc".to_vec() };
