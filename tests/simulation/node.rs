@@ -452,7 +452,7 @@ impl<M: Subject> Node<M> {
             up.held.remove(&id);
         }
         for offer in outputs.offers {
-            up.held.insert(offer.name.id, Held { view: offer.view, keys: 0, bytes: 0 });
+            up.held.insert(offer.name.id, Held { view: offer.view, keys: 0, bytes: 0, ahead: Arc::default() });
         }
         if let Some(fetch) = outputs.fetch {
             sys.count("snapshot pulled");
