@@ -128,6 +128,8 @@ pub enum Event {
     Duty,
     /// The operator asks again about this task.
     Again(u64),
+    /// A worker that was replaced is there again.
+    ComeBack(u64),
     /// Something goes wrong.
     Trouble,
     /// The second act of a scene.

@@ -66,6 +66,8 @@ impl<M: Subject> Group<M> {
             life: 0,
             up: None,
             gone: false,
+            given_up: false,
+            last_sent: None,
             power_lost: false,
             paused_until: 0,
             slow_disk: (0, 0),
@@ -194,7 +196,9 @@ impl<M: Subject> Group<M> {
             if !membership.voters_outgoing.is_empty() {
                 return false;
             }
-            let lost = |voter: &u64| *voter == id || self.nodes.get(voter).is_none_or(|node| node.gone);
+            let lost = |voter: &u64| {
+                *voter == id || self.nodes.get(voter).is_none_or(|node| node.gone || node.given_up)
+            };
             let others = membership.voters.iter().filter(|voter| !lost(voter)).count();
             if 2 * others <= membership.voters.len() && !membership.voters.is_empty() {
                 return false;

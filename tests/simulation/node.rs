@@ -2,8 +2,14 @@
 //! time. A member acts when something is there for it, unless it is busy or paused; what a run does takes time, and
 //! what it sends before a sync leaves before what it sends after it.
 
+mod clock;
+mod end;
+mod post;
+mod pull;
+mod up;
+
 use crate::bug::Bug;
-use crate::event::{Answer, Caller, Death, Effect, Event, Place, Pulling, Question};
+use crate::event::{Answer, Caller, Death, Effect, Event, Place, Question};
 use crate::stores::{Log, Probe, Root};
 use crate::system::{MS, System};
 use catstore::cluster::membership::Wanted;
@@ -13,20 +19,17 @@ use catstore::replica::core::{Role, Status, TICK_MS};
 use catstore::replica::digest;
 use catstore::replica::machine::Machine;
 use catstore::replica::member::{Flush, Member, NOBODY, Outputs, Rim, Setup, Ticket};
-use catstore::replica::parcel::{self, Gate, Sender};
+use catstore::replica::parcel::{Gate, Sender};
 use catstore::replica::snapshot::Held;
 use catstore::store::doubles::{Disk, MemoryBuilding};
-use catstore::store::keys;
-use catstore::store::log::{LogWrite, RaftLog};
-use catstore::store::state::{Building, Generations, State};
-use protobuf::Message as _;
-use raft::eraftpb::{Message, MessageType};
+use catstore::store::state::State;
+use raft::eraftpb::Message;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-/// So many entries may wait for a majority, as in production.
-const IN_FLIGHT: usize = 2;
+pub use clock::Clock;
+use pull::Pull;
 
 /// A machine that the simulator knows how to ask.
 pub trait Subject: Machine {
@@ -45,39 +48,6 @@ pub trait Subject: Machine {
 }
 
 /// The clocks of a machine.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    /// What it showed,
-    pub base_ms: u64,
-    /// at this virtual time.
-    pub since: u64,
-    /// So many millionths faster than virtual time.
-    pub drift: i64,
-    /// The time of day is wrong by so many milliseconds.
-    pub wrong: i64,
-}
-
-impl Clock {
-    /// Milliseconds of the clock that goes on while the machine sleeps.
-    pub fn ms(&self, now: u64) -> u64 {
-        let passed = (now - self.since) as i64;
-        self.base_ms
-            + ((passed + passed / 1_000_000 * self.drift + passed % 1_000_000 * self.drift / 1_000_000)
-                / 1000) as u64
-    }
-
-    /// The time of day in milliseconds.
-    pub fn day_ms(&self, now: u64) -> u64 {
-        (1_700_000_000_000 + (now / 1000) as i64 + self.wrong) as u64
-    }
-
-    /// How long until it shows `ms`, at least, in microseconds.
-    fn until(&self, now: u64, ms: u64) -> u64 {
-        let left = ms.saturating_sub(self.ms(now)) as i64 * 1000;
-        (left - left * self.drift / 1_000_000).max(1) as u64
-    }
-}
-
 /// What a machine is and has, whether its process runs or not.
 pub struct Node<M: Subject> {
     /// The Raft id.
@@ -96,8 +66,12 @@ pub struct Node<M: Subject> {
     pub life: u64,
     /// The process, if it runs.
     pub up: Option<Up<M>>,
-    /// True once it will never run again.
+    /// True while it may not run: it was lost, or told that it was removed.
     pub gone: bool,
+    /// True once another one is to take its place.
+    pub given_up: bool,
+    /// The last parcel that it sent, and to whom: it may arrive after a restart.
+    pub last_sent: Option<(u64, Arc<Vec<u8>>)>,
     /// True if the power failed since the last start.
     pub power_lost: bool,
     /// It does nothing before then.
@@ -146,16 +120,6 @@ pub struct Up<M: Subject> {
 struct Finishing<M: Subject> {
     outputs: Outputs<M::Reply, MemoryBuilding>,
     refused: Vec<(Ticket, Error)>,
-}
-
-/// A pull under way.
-struct Pull {
-    id: u64,
-    from: u64,
-    building: MemoryBuilding,
-    after: Vec<u8>,
-    number: u64,
-    began: u64,
 }
 
 enum Job {
@@ -259,6 +223,7 @@ impl<M: Subject> Node<M> {
             applied,
         });
         self.want_wake(sys, sys.now);
+        self.deliver_late(sys);
         Ok(())
     }
 
@@ -378,39 +343,6 @@ impl<M: Subject> Node<M> {
         up.status = *status;
     }
 
-    fn send(&mut self, sys: &mut System, messages: Vec<Message>) {
-        let Some(up) = &mut self.up else { return };
-        let mut parcels: BTreeMap<u64, Vec<Vec<u8>>> = BTreeMap::new();
-        let mut voted = false;
-        for message in messages {
-            let kind = message.get_msg_type();
-            if kind == MessageType::MsgTimeoutNow {
-                sys.count("leadership handed over");
-            }
-            voted |= kind == MessageType::MsgRequestVoteResponse && !message.reject;
-            sys.mix(message.to ^ (message.index << 8) ^ ((kind as u64) << 40) ^ (message.term << 50));
-            if let Ok(bytes) = message.write_to_bytes() {
-                parcels.entry(message.to).or_default().push(bytes);
-            }
-        }
-        let commit = up.member.core().commit();
-        for (to, messages) in parcels {
-            let bytes = Arc::new(parcel::encode(&up.own, to, commit, &messages));
-            let delays = sys.send(M::place(self.id), M::place(to));
-            if delays.is_empty() {
-                let late = sys.between(MS, 300 * MS);
-                sys.after(late, Event::Unreachable(M::place(self.id), self.life, to));
-            }
-            for delay in delays {
-                sys.after(delay, Event::Parcel(M::place(to), bytes.clone()));
-            }
-        }
-        if voted && sys.faults && sys.one_in(sys.power_after_vote) {
-            let soon = sys.between(0, MS);
-            sys.after(soon, Event::Die(M::place(self.id), self.life, Death::Power));
-        }
-    }
-
     /// A run has come to its end: what was applied is visible, and replies leave.
     pub fn finish(&mut self, sys: &mut System) -> Result<(), String> {
         let (place, life) = (self.place(), self.life);
@@ -418,7 +350,6 @@ impl<M: Subject> Node<M> {
             sys.at(self.paused_until, Event::Finish(place, life));
             return Ok(());
         }
-        let now = self.clock.ms(sys.now);
         let Some(up) = &mut self.up else { return Ok(()) };
         let Some(Finishing { outputs, refused }) = up.finishing.take() else { return Ok(()) };
         up.live = (up.member.state(), up.member.machine().publish());
@@ -457,15 +388,7 @@ impl<M: Subject> Node<M> {
         }
         if let Some(fetch) = outputs.fetch {
             sys.count("snapshot pulled");
-            up.pull = Some(Pull {
-                id: fetch.name.id,
-                from: fetch.from,
-                building: fetch.building,
-                after: Vec::new(),
-                number: 0,
-                began: now,
-            });
-            sys.after(MS, Event::Ask(place, life, Pulling { id: fetch.name.id, number: 0 }));
+            up.pull = Some(Pull::begin(sys, place, life, fetch));
         }
         for look in outputs.looks {
             sys.count("digest taken");
@@ -479,7 +402,7 @@ impl<M: Subject> Node<M> {
             let takes = sys.between(MS, 100 * MS);
             sys.after(takes, Event::Flushed(place, life));
         }
-        let more = !up.queue.is_empty() && up.member.uncommitted() < IN_FLIGHT;
+        let more = !up.queue.is_empty() && up.member.uncommitted() < sys.in_flight;
         let waits = more || !up.jobs.is_empty() || !up.mail.is_empty();
         let next = if waits { sys.now } else { sys.now + self.clock.until(sys.now, up.next_tick) };
         self.want_wake(sys, next);
@@ -580,279 +503,6 @@ impl<M: Subject> Node<M> {
             }
         }
         Ok(())
-    }
-
-    /// The process ends.
-    pub fn die(&mut self, sys: &mut System, death: Death) -> Result<(), String> {
-        match death {
-            Death::Close => self.close(sys)?,
-            death => self.fall(sys, death),
-        }
-        Ok(())
-    }
-
-    /// The process ends without a close.
-    pub fn fall(&mut self, sys: &mut System, death: Death) {
-        if self.up.take().is_none() && death != Death::Power {
-            return;
-        }
-        self.life += 1;
-        self.planned = None;
-        if death == Death::Power {
-            sys.count("power lost");
-            let seed = sys.random.draw();
-            self.disk.crash(seed);
-            self.power_lost = true;
-            // The clock begins anew with the machine.
-            self.clock.base_ms = sys.between(20_000, 60_000);
-            self.clock.since = sys.now;
-        } else {
-            sys.count("killed");
-            self.disk.kill();
-        }
-    }
-
-    fn close(&mut self, sys: &mut System) -> Result<(), String> {
-        let place = self.place();
-        let Some(up) = self.up.take() else { return Ok(()) };
-        sys.count("closed");
-        self.life += 1;
-        self.planned = None;
-        for (ticket, _) in &up.queue {
-            if let Some(caller) = up.callers.get(ticket) {
-                respond(sys, place, *caller, Answer::Refused(Kind::Closed, None));
-            }
-        }
-        let queued: Vec<Ticket> = up.queue.iter().map(|(ticket, _)| *ticket).collect();
-        for (ticket, caller) in up.callers.iter().filter(|(ticket, _)| !queued.contains(ticket)) {
-            let _ = ticket;
-            respond(sys, place, *caller, Answer::Refused(Kind::UnknownOutcome, None));
-        }
-        for (caller, _, _) in up.readers.values() {
-            respond(sys, place, *caller, Answer::Refused(Kind::Closed, None));
-        }
-        drop(up.pull);
-        let (mut log, generations) = up.member.into_stores();
-        // A close that a fault of the disk cuts short is a kill.
-        let hard_state = Some(log.hard_state());
-        let _ = log.write(LogWrite { hard_state, sync: true, ..LogWrite::default() });
-        let _ = generations.live().flush();
-        self.disk.kill();
-        Ok(())
-    }
-
-    /// Asks for the next chunk of the snapshot that it pulls.
-    pub fn ask(&mut self, sys: &mut System, pulling: Pulling) {
-        let (place, life, now) = (self.place(), self.life, self.clock.ms(sys.now));
-        let Some(up) = &mut self.up else { return };
-        let Some(pull) =
-            up.pull.as_ref().filter(|pull| pull.id == pulling.id && pull.number == pulling.number)
-        else {
-            return;
-        };
-        if now.saturating_sub(pull.began) > 10_000 {
-            up.pull = None;
-            self.job(sys, Job::Fetched(pulling.id, None));
-            return;
-        }
-        let source = M::place(pull.from);
-        let after = pull.after.clone();
-        for delay in sys.send(place, source) {
-            sys.after(delay, Event::Serve(source, place, life, pulling, after.clone()));
-        }
-        sys.after(400 * MS, Event::Ask(place, life, pulling));
-    }
-
-    /// Is asked for a chunk.
-    pub fn serve(
-        &mut self,
-        sys: &mut System,
-        to: Place,
-        life: u64,
-        pulling: Pulling,
-        after: &[u8],
-    ) -> Result<(), String> {
-        let place = self.place();
-        if self.up.is_none() || self.dying || self.paused_until > sys.now {
-            return Ok(());
-        }
-        let (Place::Master(peer) | Place::Worker(peer) | Place::Client(peer)) = to;
-        self.job(sys, Job::Used(pulling.id, peer));
-        let bytes = sys.between(100, 3000) as usize;
-        let Some(up) = &mut self.up else { return Ok(()) };
-        let chunk = match up.held.get(&pulling.id) {
-            Some(held) => {
-                let chunk = catstore::replica::snapshot::encode(held, after, bytes);
-                Some(chunk.map_err(|error| format!("{place:?} cannot read a snapshot: {error}"))?.bytes)
-            }
-            None => None,
-        };
-        for delay in sys.send(place, to) {
-            let mut chunk = chunk.clone();
-            if let Some(bytes) = chunk.as_mut().filter(|_| sys.faults && sys.one_in(50)) {
-                sys.count("chunk damaged on its way");
-                let position = sys.random.up_to(bytes.len() - 1);
-                bytes[position] ^= 1;
-            }
-            sys.after(delay + 100, Event::Chunk(to, life, pulling, chunk));
-        }
-        Ok(())
-    }
-
-    /// A chunk arrives.
-    pub fn chunk(&mut self, sys: &mut System, pulling: Pulling, chunk: Option<Vec<u8>>) {
-        let (place, life) = (self.place(), self.life);
-        let Some(up) = self.up.as_mut().filter(|_| !self.dying) else { return };
-        let Some(pull) =
-            up.pull.as_mut().filter(|pull| pull.id == pulling.id && pull.number == pulling.number)
-        else {
-            return;
-        };
-        let Some(chunk) = chunk else {
-            sys.count("snapshot no longer held");
-            up.pull = None;
-            self.job(sys, Job::Fetched(pulling.id, None));
-            return;
-        };
-        // A damaged one is asked for again when patience ends.
-        let Ok(mut chunk) = catstore::replica::snapshot::decode(&chunk) else { return };
-        if sys.bug == Bug::RequestsLost {
-            for (from, to) in keys::carried_over() {
-                chunk.rows.changes.retain(|(row, _)| row < &from || row >= &to);
-            }
-        }
-        if pull.building.write(&chunk.rows).is_err() {
-            up.pull = None;
-            self.disk_failed(sys, 0);
-            return;
-        }
-        pull.number += 1;
-        let next = Pulling { id: pull.id, number: pull.number };
-        pull.after = chunk.end.unwrap_or_default();
-        let pause = if sys.one_in(10) { sys.between(MS, 400 * MS) } else { sys.between(100, 5 * MS) };
-        let event = if chunk.last { Event::Pulled(place, life, next) } else { Event::Ask(place, life, next) };
-        sys.after(pause, event);
-    }
-
-    /// All rows are there: they are made durable.
-    pub fn pulled(&mut self, sys: &mut System, pulling: Pulling) {
-        let Some(up) = self.up.as_mut().filter(|_| !self.dying) else { return };
-        let Some(mut pull) = up.pull.take_if(|pull| pull.id == pulling.id && pull.number == pulling.number)
-        else {
-            return;
-        };
-        if pull.building.finish().is_err() {
-            self.disk_failed(sys, 0);
-            return;
-        }
-        self.job(sys, Job::Fetched(pull.id, Some(pull.building)));
-    }
-
-    /// The planned fault of the disk has happened: the process ends.
-    fn disk_failed(&mut self, sys: &mut System, after: u64) {
-        self.dying = true;
-        let death = self.planned.take().unwrap_or(Death::Kill);
-        sys.after(after, Event::Die(self.place(), self.life, death));
-    }
-}
-
-impl<M: Subject> Up<M> {
-    /// What waits here, for messages.
-    pub fn describe(&self) -> String {
-        format!(
-            "{} callers, {} readers, {} commands, {} jobs, pull {:?}, {} held",
-            self.callers.len(),
-            self.readers.len(),
-            self.queue.len(),
-            self.jobs.len(),
-            self.pull.as_ref().map(|pull| (pull.id, pull.from, pull.number)),
-            self.held.len()
-        )
-    }
-
-    /// [`Bug::LeaseAfterHandOver`]: a leader that hands over keeps the lease that it had.
-    fn keeps_lease(&self, sys: &System, status: &Status) -> bool {
-        let membership = self.member.core().membership();
-        sys.bug == Bug::LeaseAfterHandOver
-            && self.leaving
-            && (status.role, status.term) == (Role::Leader, self.status.term)
-            && membership.voters_outgoing.is_empty()
-            && membership.voters.contains(&self.own.id)
-    }
-
-    fn ticket(&mut self) -> Ticket {
-        self.next_ticket += 1;
-        self.next_ticket
-    }
-
-    fn round(&mut self, now: u64, day: u64, sys: &mut System, notes: &mut Notes<'_>) -> Result<Finishing<M>> {
-        while let Some(job) = self.jobs.pop_front() {
-            match job {
-                Job::Flushed(index) => self.member.flushed(now, index)?,
-                Job::Fetched(id, built) => self.member.fetched(id, built),
-                Job::Used(id, peer) => self.member.snapshot_used(now, id, peer),
-                Job::Want(wanted) => self.member.want(wanted),
-                Job::Leave => self.member.leave(now),
-                Job::Read(ticket) => self.member.read(ticket),
-                Job::Unreachable(peer) => self.member.unreachable(peer),
-                Job::Forged(message) => self.member.step(now, message),
-            }
-        }
-        while let Some(bytes) = self.mail.pop_front() {
-            match parcel::open(&bytes, &self.gate) {
-                Ok(parcel) => {
-                    for message in parcel.messages {
-                        self.member.step(now, message);
-                    }
-                    self.member.hear_commit(now, parcel.sender.id, parcel.commit);
-                }
-                Err(_) => sys.count("parcel refused at the gate"),
-            }
-        }
-        if now >= self.next_tick {
-            if now >= self.next_tick + TICK_MS {
-                sys.count("ticks dropped");
-            }
-            self.next_tick = now + TICK_MS;
-            self.member.tick(now);
-            self.member.propose_due(day);
-        }
-        let refused = if self.member.uncommitted() < IN_FLIGHT {
-            self.member.propose(day, &mut self.queue)
-        } else {
-            Vec::new()
-        };
-        let outputs = self.member.run(now, notes)?;
-        Ok(Finishing { outputs, refused })
-    }
-
-    /// Compares what was applied in this run with what others applied.
-    fn note_committed(&mut self, probe: &Probe) -> Result<(), String> {
-        let applied = self.member.machine().position().index;
-        if applied < self.applied {
-            return Err(format!("member {} went back from entry {} to {applied}", probe.id, self.applied));
-        }
-        if applied > self.applied {
-            let log = self.member.core().log();
-            let first = (self.applied + 1).max(log.truncated().0 + 1);
-            let entries = log.entries(first, applied + 1, u64::MAX);
-            probe.committed(&entries.map_err(|error| error.to_string())?);
-            self.applied = applied;
-        }
-        Ok(())
-    }
-
-    /// A linearizable read. `due`: what was acknowledged before it.
-    fn look(&self, sys: &mut System, key: &[u8], due: u64, how: &str) -> Result<Answer, String> {
-        let version = M::version(&self.live.1);
-        if version < due {
-            return Err(format!(
-                "member {} reads {how} at version {version}, but version {due} was acknowledged",
-                self.own.id
-            ));
-        }
-        sys.acknowledged = sys.acknowledged.max(version);
-        M::read(&*self.live.0, &self.live.1, key).map_err(|error| format!("a read {how} fails: {error}"))
     }
 }
 

@@ -219,6 +219,10 @@ impl Operator {
                 workers.add(sys, index, uuid.clone(), &rows, found, self.sizes);
                 sys.after(SECOND, Event::Heartbeat(Place::Worker(raft_id(index))));
                 sys.count(if replace.is_some() { "worker replaced" } else { "worker joined" });
+                if let Some(lost) = replace {
+                    let later = sys.between(0, 15) * SECOND;
+                    sys.after(later, Event::ComeBack(raft_id(*lost)));
+                }
             }
             (Task::JoinMaster { uuid }, DirectoryReply::MasterRegistered { index, .. }) => {
                 self.tasks.remove(&number);

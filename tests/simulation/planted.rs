@@ -10,6 +10,8 @@ fn finds(bug: Bug) {
     let found = (0..SEARCH).find_map(|seed| Some((seed, run::live(seed, bug).failure?)));
     let (seed, why) = found.unwrap_or_else(|| panic!("{bug:?} was not found in {SEARCH} seeds"));
     println!("{bug:?} found by seed {seed}: {why}");
+    let false_alarm = run::live(seed, Bug::None).failure;
+    assert_eq!(false_alarm, None, "seed {seed} fails without {bug:?}");
 }
 
 #[test]

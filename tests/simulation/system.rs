@@ -4,7 +4,7 @@ use crate::bug::Bug;
 use crate::event::{Event, Place};
 use catstore::store::doubles::Random;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 /// A millisecond, in the unit of virtual time.
 pub const MS: u64 = 1000;
@@ -77,6 +77,9 @@ pub struct System {
     pub ttl: bool,
     /// Members lose power with such a chance (one in so many) after they voted; 0 never.
     pub power_after_vote: u64,
+    /// So many of its own entries may wait for a majority before a leader proposes another one: 1 in production; 2 in
+    /// one seed of four, where more overtakes more.
+    pub in_flight: usize,
     queue: BinaryHeap<Reverse<Planned>>,
     planned: u64,
 }
@@ -96,6 +99,7 @@ impl System {
             acknowledged: 0,
             ttl: true,
             power_after_vote: 0,
+            in_flight: 1,
             queue: BinaryHeap::new(),
             planned: 0,
         }
@@ -176,6 +180,8 @@ impl System {
 pub struct Net {
     /// Cut links, one way each, and until when.
     cuts: BTreeMap<(Place, Place), u64>,
+    /// Workers between which and every master nothing passes.
+    unheard: BTreeSet<Place>,
     /// So many of a thousand messages are lost.
     pub lose: u64,
     /// So many arrive twice.
@@ -188,7 +194,14 @@ pub struct Net {
 
 impl Default for Net {
     fn default() -> Self {
-        Net { cuts: BTreeMap::new(), lose: 0, repeat: 0, slow: 0, longest: 300 * MS }
+        Net {
+            cuts: BTreeMap::new(),
+            unheard: BTreeSet::new(),
+            lose: 0,
+            repeat: 0,
+            slow: 0,
+            longest: 300 * MS,
+        }
     }
 }
 
@@ -199,12 +212,31 @@ impl Net {
         *end = until.max(*end);
     }
 
-    /// Everything is as it should be.
+    /// Ends [`Net::cut`].
+    pub fn mend(&mut self, from: Place, to: Place) {
+        self.cuts.remove(&(from, to));
+    }
+
+    /// Nothing passes between this worker and any master until [`Net::hear`].
+    pub fn silence(&mut self, worker: Place) {
+        self.unheard.insert(worker);
+    }
+
+    /// Ends [`Net::silence`].
+    pub fn hear(&mut self, worker: Place) {
+        self.unheard.remove(&worker);
+    }
+
+    /// Everything is as it should be, but who was silenced is waited for: the operator has given it up.
     pub fn heal(&mut self) {
-        *self = Net::default();
+        *self = Net { unheard: std::mem::take(&mut self.unheard), ..Net::default() };
     }
 
     fn is_cut(&self, from: Place, to: Place, now: u64) -> bool {
-        self.cuts.get(&(from, to)).is_some_and(|until| *until > now)
+        let to_master =
+            |from: Place, to: Place| matches!(to, Place::Master(_)) && self.unheard.contains(&from);
+        to_master(from, to)
+            || to_master(to, from)
+            || self.cuts.get(&(from, to)).is_some_and(|until| *until > now)
     }
 }

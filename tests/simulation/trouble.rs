@@ -1,12 +1,11 @@
 //! What goes wrong, and how often: each seed has a theme of its own.
 
-use crate::event::{Death, Event, Place, Scene};
+use crate::event::{Death, Event, Place};
 use crate::group::Group;
 use crate::node::Subject;
-use crate::system::{MS, SECOND, System};
+use crate::system::{MS, System};
 use crate::world::World;
 use catstore::cluster::membership::index_of;
-use std::collections::BTreeSet;
 
 /// Something that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +58,12 @@ pub enum Trouble {
     SplitJoint,
     /// A leader is left alone with the standbys.
     WithStandbys,
+    /// A worker that only the masters miss is replaced.
+    ReplaceUnheard,
+    /// The leader that a snapshot is pulled from falls away.
+    BreakPull,
+    /// A voter that is on its way out leads before the joint configuration is left.
+    OutgoingLeads,
 }
 
 use Trouble::*;
@@ -101,9 +106,12 @@ const MIXED: &[(u64, Trouble)] = &[
     (1, HandOverUnheard),
     (1, SplitJoint),
     (1, WithStandbys),
+    (1, ReplaceUnheard),
+    (1, BreakPull),
+    (1, OutgoingLeads),
 ];
 
-const THEMES: [Theme; 8] = [
+const THEMES: [Theme; 9] = [
     Theme { name: "mixed", weights: MIXED, pause: 1200, power_after_vote: 20 },
     Theme {
         name: "power",
@@ -142,9 +150,11 @@ const THEMES: [Theme; 8] = [
     Theme {
         name: "membership",
         weights: &[
-            (6, Replace),
+            (4, Replace),
+            (4, ReplaceUnheard),
             (4, Join),
             (3, SplitJoint),
+            (3, OutgoingLeads),
             (2, Power),
             (2, Kill),
             (2, Partition),
@@ -198,6 +208,7 @@ const THEMES: [Theme; 8] = [
             (3, Partition),
             (3, IsolateLeader),
             (3, Replace),
+            (3, BreakPull),
             (2, Join),
             (1, Loss),
             (1, DiskError),
@@ -222,6 +233,26 @@ const THEMES: [Theme; 8] = [
         ],
         pause: 1300,
         power_after_vote: 10,
+    },
+    Theme {
+        name: "pairs",
+        weights: &[
+            (5, OutgoingLeads),
+            (2, HandOver),
+            (2, Close),
+            (2, Replace),
+            (1, ReplaceUnheard),
+            (1, Join),
+            (2, Kill),
+            (1, Power),
+            (1, IsolateLeader),
+            (1, OneWay),
+            (1, Pause),
+            (1, SlowDisk),
+            (1, Delays),
+        ],
+        pause: 2500,
+        power_after_vote: 20,
     },
 ];
 
@@ -261,7 +292,19 @@ impl World {
             RestartWithinPromise => self.restart_within_promise(),
             HandOverUnheard => self.hand_over_unheard(),
             SplitJoint => {
-                self.split_joint = true;
+                self.plots.split_joint = true;
+                Ok(())
+            }
+            BreakPull => {
+                self.plots.break_pull = true;
+                Ok(())
+            }
+            OutgoingLeads => {
+                self.plan_outgoing_leader();
+                Ok(())
+            }
+            ReplaceUnheard => {
+                self.replace_unheard();
                 Ok(())
             }
             WithStandbys => {
@@ -372,9 +415,7 @@ impl World {
                 }
             }
             Replace => {
-                let there = self.workers.there();
-                let victim = there[self.sys.random.up_to(there.len() - 1)];
-                if there.len() > 1 && self.operator.is_idle() && self.workers.can_lose(victim) {
+                if let Some(victim) = self.dispensable() {
                     self.sys.count("worker lost for good");
                     lose(&mut self.sys, &mut self.workers, victim);
                     self.operator.join(&mut self.sys, index_of(victim));
@@ -397,126 +438,45 @@ impl World {
         Ok(())
     }
 
-    /// First act: somebody is cut off for so long that it wants to lead. Second act ([`World::scene`]): a follower comes
-    /// back, and the leader cannot reach it.
-    fn restart_within_promise(&mut self) -> Result<(), String> {
-        let Some(leader) = self.workers.leader() else { return Ok(()) };
-        let voters = self.workers.membership(leader).map(|membership| membership.voters.clone());
-        let voters = voters.unwrap_or_default();
-        let others: Vec<u64> = voters.into_iter().filter(|id| *id != leader).collect();
-        if others.len() < 2 {
-            return Ok(());
-        }
-        let follower = others[self.sys.random.up_to(others.len() - 1)];
-        // What is on its way arrives first, and nothing follows: whoever is cut off must not fall behind.
-        self.quiet(self.sys.now + 3200 * MS);
-        self.sys.after(600 * MS, Event::Scene(Scene::CutOff { leader, follower }));
-        let later = self.sys.between(1700, 3200) * MS;
-        self.sys.after(later, Event::Scene(Scene::RestartWithinPromise { leader, follower }));
-        Ok(())
+    /// Some worker that the group could do without for good.
+    fn dispensable(&mut self) -> Option<u64> {
+        let there = self.workers.there();
+        let victim = there[self.sys.random.up_to(there.len() - 1)];
+        let known = self.workers.nodes.get(&victim).is_some_and(|node| !node.given_up);
+        (known && there.len() > 1 && self.operator.is_idle() && self.workers.can_lose(victim))
+            .then_some(victim)
     }
 
-    fn hand_over_unheard(&mut self) -> Result<(), String> {
-        let Some(leader) = self.workers.leader() else { return Ok(()) };
-        self.hurry(leader);
-        let life = self.workers.nodes.get(&leader).map_or(0, |node| node.life);
-        self.sys.after(0, Event::Leave(Place::Worker(leader), life));
-        let soon = self.sys.between(0, 2 * MS);
-        self.sys.after(soon, Event::Scene(Scene::HandOver { leader }));
-        // It does not stay for ever.
-        let later = self.sys.between(1500, 6000) * MS;
-        self.sys.after(later, Event::Die(Place::Worker(leader), life, Death::Close));
-        Ok(())
+    /// Masters hear nothing of a worker, and it is replaced; its group goes on with it until it hears of that.
+    pub(super) fn replace_unheard(&mut self) {
+        let Some(victim) = self.dispensable() else { return };
+        self.sys.count("worker given up while it runs");
+        self.sys.net.silence(Place::Worker(victim));
+        if let Some(node) = self.workers.nodes.get_mut(&victim) {
+            node.given_up = true;
+        }
+        self.operator.join(&mut self.sys, index_of(victim));
     }
 
-    /// The second act of a scene.
-    pub fn scene(&mut self, scene: Scene) -> Result<(), String> {
-        let (Scene::RestartWithinPromise { leader, .. }
-        | Scene::HandOver { leader }
-        | Scene::CutOff { leader, .. }) = scene;
-        if !self.sys.faults || self.workers.leader() != Some(leader) {
-            return Ok(());
-        }
-        if let Scene::CutOff { follower, .. } = scene {
-            let until = self.sys.now + 5 * SECOND;
-            for other in self.workers.there().into_iter().filter(|id| *id != leader && *id != follower) {
-                self.sys.net.cut(Place::Worker(leader), Place::Worker(other), until);
-                self.sys.net.cut(Place::Worker(other), Place::Worker(leader), until);
-            }
-            return Ok(());
-        }
-        self.quiet(0);
-        self.hurry(leader);
-        let until = self.sys.now + self.sys.between(900, 2500) * MS;
-        for other in self.workers.there().into_iter().filter(|id| *id != leader) {
-            self.sys.net.cut(Place::Worker(other), Place::Worker(leader), until);
-            if let Scene::RestartWithinPromise { .. } = scene {
-                self.sys.net.cut(Place::Worker(leader), Place::Worker(other), until);
-            }
-        }
-        match scene {
-            Scene::CutOff { .. } => {}
-            Scene::HandOver { .. } => self.sys.count("handover unheard"),
-            Scene::RestartWithinPromise { follower, .. } => {
-                self.sys.count("restart within the promise");
-                if let Some(node) = self.workers.nodes.get_mut(&follower) {
-                    node.die(&mut self.sys, Death::Kill)?;
-                    let soon = self.sys.between(1, 60) * MS;
-                    self.sys.after(soon, Event::Start(Place::Worker(follower)));
-                }
-            }
+    /// A worker that was replaced is there again: it may have been lost, or silent.
+    pub fn come_back(&mut self, id: u64) -> Result<(), String> {
+        self.sys.net.hear(Place::Worker(id));
+        let Some(node) = self.workers.nodes.get_mut(&id) else { return Ok(()) };
+        if node.gone && self.sys.faults && self.sys.one_in(2) {
+            self.sys.count("replaced worker came back");
+            node.gone = false;
+            node.start(&mut self.sys)?;
         }
         Ok(())
-    }
-
-    /// The leader and the standbys on one side, all other voters on the other.
-    fn with_standbys(&mut self) {
-        let Some(leader) = self.workers.leader() else { return };
-        let Some(membership) = self.workers.membership(leader) else { return };
-        let with: BTreeSet<u64> = membership.learners.iter().copied().chain([leader]).collect();
-        if with.len() < 2 {
-            return;
-        }
-        self.sys.count("leader alone with standbys");
-        self.hurry(leader);
-        self.part(&with);
-    }
-
-    /// Once a joint configuration is there: whoever votes in the new one only is left alone with the leader.
-    pub fn split_if_joint(&mut self) {
-        if !self.split_joint || !self.sys.faults {
-            return;
-        }
-        let Some(leader) = self.workers.leader() else { return };
-        let Some(membership) = self.workers.membership(leader) else { return };
-        if membership.voters_outgoing.is_empty() {
-            return;
-        }
-        let new = membership.voters.iter().filter(|id| !membership.voters_outgoing.contains(id));
-        let with: BTreeSet<u64> = new.copied().chain([leader]).collect();
-        self.split_joint = false;
-        self.sys.count("split while joint");
-        self.hurry(leader);
-        self.part(&with);
-    }
-
-    fn part(&mut self, with: &BTreeSet<u64>) {
-        let until = self.sys.now + self.sys.between(1500, 5000) * MS;
-        for one in self.workers.there() {
-            for other in self.workers.there() {
-                if with.contains(&one) != with.contains(&other) {
-                    self.sys.net.cut(Place::Worker(one), Place::Worker(other), until);
-                }
-            }
-        }
     }
 }
 
-/// A machine that never comes back.
+/// A machine that is given up for lost.
 fn lose<M: Subject>(sys: &mut System, group: &mut Group<M>, victim: u64) {
     if let Some(node) = group.nodes.get_mut(&victim) {
         node.fall(sys, Death::Power);
         node.gone = true;
+        node.given_up = true;
     }
 }
 

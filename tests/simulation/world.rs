@@ -8,6 +8,7 @@ use crate::group::Group;
 use crate::history::History;
 use crate::node::Subject;
 use crate::operator::Operator;
+use crate::plots::Plots;
 use crate::system::{MS, SECOND, System, Totals};
 use crate::trouble::{self, Theme};
 use catstore::cluster::membership::{Wanted, wanted, wanted_masters};
@@ -36,8 +37,8 @@ pub struct World {
     pub theme: Theme,
     /// No more workers than so many.
     pub most_workers: usize,
-    /// The next joint configuration is split.
-    pub split_joint: bool,
+    /// What waits for its moment.
+    pub plots: Plots,
     clients: Vec<Client>,
     history: History,
     calm_since: u64,
@@ -72,6 +73,7 @@ impl World {
         let theme = trouble::theme(seed);
         sys.power_after_vote = theme.power_after_vote;
         sys.ttl = theme.name != "reads";
+        sys.in_flight = if sys.one_in(4) { 2 } else { 1 };
         let dead_after = sys.between(3, 10) * SECOND;
         let sizes = match theme.name {
             "snapshots" => (sys.between(300, 2000), sys.between(500, 3000)),
@@ -79,7 +81,7 @@ impl World {
         };
         let operator = Operator::new(dead_after, sizes);
         let (masters, workers) = (Group::new("masters"), Group::new("workers"));
-        let most_workers = sys.between(3, 6) as usize;
+        let most_workers = if theme.name == "pairs" { 2 } else { sys.between(3, 6) as usize };
         World {
             sys,
             masters,
@@ -87,7 +89,7 @@ impl World {
             operator,
             theme,
             most_workers,
-            split_joint: false,
+            plots: Plots::default(),
             clients: Vec::new(),
             history: History::default(),
             calm_since: 0,
@@ -107,7 +109,7 @@ impl World {
                 });
             }
             self.on(event)?;
-            self.split_if_joint();
+            self.advance_plots();
         }
         Err("nothing happens any longer".into())
     }
@@ -205,6 +207,7 @@ impl World {
             }
             Event::Duty => operator.duty(sys, masters),
             Event::Again(task) => operator.again(sys, task, masters),
+            Event::ComeBack(id) => self.come_back(id),
             Event::Trouble => self.trouble(),
             Event::Scene(scene) => self.scene(scene),
             Event::Calm => {

@@ -44,6 +44,8 @@ fn finds(bug: Bug) {
     let found = (0..SEARCH).find_map(|seed| Some((seed, World::new(seed, bug).live(&mut totals).err()?)));
     let (seed, why) = found.unwrap_or_else(|| panic!("{bug:?} was not found in {SEARCH} seeds"));
     println!("{bug:?} found by seed {seed}: {why}");
+    let false_alarm = World::new(seed, Bug::None).live(&mut totals).err();
+    assert_eq!(false_alarm, None, "seed {seed} fails without {bug:?}");
 }
 
 #[test]

@@ -1,0 +1,214 @@
+//! Scenes that wait for a state of the workers' group: looked for after every step.
+
+use crate::event::{Death, Event, Place};
+use crate::node::Node;
+use crate::system::{MS, SECOND};
+use crate::world::World;
+use catstore::replica::core::Role;
+use catstore::store::log::RaftLog;
+use raft::eraftpb::EntryType;
+use std::collections::BTreeSet;
+
+/// What waits for its moment.
+#[derive(Debug, Default)]
+pub struct Plots {
+    /// The next joint configuration is split.
+    pub split_joint: bool,
+    /// The next leader that a snapshot is pulled from falls away.
+    pub break_pull: bool,
+    /// A voter that is on its way out is to lead.
+    outgoing: Outgoing,
+}
+
+/// How a voter that is on its way out comes to lead, act by act. Each act but the first has its end.
+#[derive(Debug, Default, Clone, Copy)]
+enum Outgoing {
+    /// Nothing of the kind.
+    #[default]
+    Nothing,
+    /// It waits for the entry that leaves a joint configuration: written by such a voter, and not committed.
+    Entry,
+    /// This voter has written it, and this leader is about to fall.
+    Written(Act, u64),
+    /// This voter leads, and commits the entry.
+    Leads(Act),
+    /// It leads and votes no longer.
+    Out(Act),
+}
+
+/// Who it is about, and until when.
+#[derive(Debug, Clone, Copy)]
+struct Act {
+    outgoing: u64,
+    until: u64,
+}
+
+impl World {
+    /// Looks whether the moment of a plot has come.
+    pub fn advance_plots(&mut self) {
+        if !self.sys.faults {
+            return;
+        }
+        if self.plots.split_joint {
+            self.split_if_joint();
+        }
+        if self.plots.break_pull {
+            self.break_if_pulled();
+        }
+        match self.plots.outgoing {
+            Outgoing::Nothing => {}
+            Outgoing::Entry => self.hold_up_leaving(),
+            Outgoing::Written(act, leader) => self.await_outgoing_leader(act, leader),
+            Outgoing::Leads(act) => self.await_its_exit(act),
+            Outgoing::Out(act) => self.leave_it_alone(act),
+        }
+    }
+
+    /// Once a joint configuration is there: whoever votes in the new one only is left alone with the leader.
+    fn split_if_joint(&mut self) {
+        let Some(leader) = self.workers.leader() else { return };
+        let Some(membership) = self.workers.membership(leader) else { return };
+        if membership.voters_outgoing.is_empty() {
+            return;
+        }
+        let new = membership.voters.iter().filter(|id| !membership.voters_outgoing.contains(id));
+        let with: BTreeSet<u64> = new.copied().chain([leader]).collect();
+        self.plots.split_joint = false;
+        self.sys.count("split while joint");
+        self.hurry(leader);
+        self.part(&with);
+    }
+
+    /// Once a snapshot is pulled: the leader that holds it is killed, hands over, or is cut off.
+    fn break_if_pulled(&mut self) {
+        let Some(source) = self.workers.nodes.values().find_map(Node::pulls_from) else { return };
+        self.plots.break_pull = false;
+        self.sys.count("pull broken");
+        let life = self.workers.nodes.get(&source).map_or(0, |node| node.life);
+        match self.sys.between(0, 2) {
+            0 => self.sys.after(0, Event::Die(Place::Worker(source), life, Death::Kill)),
+            1 => self.leave_and_close(source, 2, 9),
+            _ => self.part(&BTreeSet::from([source])),
+        }
+    }
+
+    /// A joint configuration is to come, and who leaves with it is to lead: a lone voter gives way to its standby, or a
+    /// voter is replaced that runs.
+    pub fn plan_outgoing_leader(&mut self) {
+        self.plots.outgoing = Outgoing::Entry;
+        let Some(leader) = self.workers.leader() else { return };
+        if self.workers.membership(leader).is_some_and(|membership| membership.voters.len() == 1) {
+            self.leave_and_close(leader, 8, 14);
+        } else {
+            self.replace_unheard();
+        }
+    }
+
+    fn leave_and_close(&mut self, id: u64, soonest: u64, latest: u64) {
+        let life = self.workers.nodes.get(&id).map_or(0, |node| node.life);
+        self.sys.after(0, Event::Leave(Place::Worker(id), life));
+        let later = self.sys.between(soonest * SECOND, latest * SECOND);
+        self.sys.after(later, Event::Die(Place::Worker(id), life, Death::Close));
+    }
+
+    /// First act: an outgoing voter has written the entry that leaves the joint configuration. Before it can be
+    /// committed, the leader is lost.
+    fn hold_up_leaving(&mut self) {
+        let Some(leader) = self.workers.leader() else { return };
+        let Some(membership) = self.workers.membership(leader) else { return };
+        let voters = &membership.voters;
+        let outgoing = membership.voters_outgoing.iter();
+        let mut leaving = outgoing.filter(|id| !voters.contains(id) && **id != leader);
+        let Some(outgoing) = leaving.find(|id| self.has_written_its_exit(**id, leader)).copied() else {
+            return;
+        };
+        self.sys.count("leaving a joint configuration held up");
+        let until = self.sys.now + 8 * SECOND;
+        self.plots.outgoing = Outgoing::Written(Act { outgoing, until }, leader);
+        if voters.len() == 1 {
+            // Without its vote nobody leads: it stays, and finds out that it cannot reach a majority.
+            self.sys.net.cut(Place::Worker(outgoing), Place::Worker(leader), until);
+            return;
+        }
+        let life = self.workers.nodes.get(&leader).map_or(0, |node| node.life);
+        self.sys.after(0, Event::Die(Place::Worker(leader), life, Death::Kill));
+        for node in self.workers.nodes.values_mut().filter(|node| node.id != outgoing && node.id != leader) {
+            node.paused_until = self.sys.now + self.sys.between(800, 1300) * MS;
+        }
+    }
+
+    /// True if `id` has written the entry that leaves the joint configuration, and `leader` has not committed it.
+    fn has_written_its_exit(&self, id: u64, leader: u64) -> bool {
+        let core = |id: u64| self.workers.nodes.get(&id)?.up.as_ref().map(|up| up.member.core());
+        let (Some(own), Some(leader)) = (core(id), core(leader)) else { return false };
+        let entries =
+            RaftLog::entries(own.log(), leader.commit() + 1, u64::MAX, u64::MAX).unwrap_or_default();
+        entries.iter().any(|entry| entry.get_entry_type() == EntryType::EntryConfChangeV2)
+    }
+
+    /// Second act: the outgoing voter leads. The others' disks are slow, so that it has written more before it commits.
+    fn await_outgoing_leader(&mut self, act: Act, leader: u64) {
+        if !self.leads(leader) {
+            self.sys.net.mend(Place::Worker(act.outgoing), Place::Worker(leader));
+        }
+        if !self.leads(act.outgoing) || self.is_out(act.outgoing) {
+            return self.end_in_time(act);
+        }
+        self.sys.count("outgoing voter leads");
+        self.hurry(act.outgoing);
+        let until = self.sys.now + 2 * SECOND;
+        for node in self.workers.nodes.values_mut().filter(|node| node.id != act.outgoing) {
+            node.slow_disk = (self.sys.between(20, 200) * MS, until);
+        }
+        self.plots.outgoing = Outgoing::Leads(act);
+    }
+
+    /// Third act: it has left the joint configuration, and votes no longer. Its first message after that is lost: the
+    /// word that another one is to lead.
+    fn await_its_exit(&mut self, act: Act) {
+        if !self.leads(act.outgoing) || !self.is_out(act.outgoing) {
+            return self.end_in_time(act);
+        }
+        self.sys.count("member leads that does not vote");
+        let until = self.sys.now + 120 * MS;
+        for other in self.workers.there() {
+            self.sys.net.cut(Place::Worker(act.outgoing), Place::Worker(other), until);
+        }
+        self.plots.outgoing = Outgoing::Out(act);
+    }
+
+    /// Last act: another member has left the joint configuration too. From here on the others go on without it.
+    fn leave_it_alone(&mut self, act: Act) {
+        let others = self.workers.running().into_iter().filter(|id| *id != act.outgoing);
+        let left = |id: u64| {
+            self.workers.membership(id).is_some_and(|membership| {
+                membership.voters_outgoing.is_empty() && membership.voters.contains(&id)
+            })
+        };
+        if !self.leads(act.outgoing) || !others.into_iter().any(left) {
+            return self.end_in_time(act);
+        }
+        self.sys.count("member that does not vote leads alone");
+        self.plots.outgoing = Outgoing::Nothing;
+        self.part(&BTreeSet::from([act.outgoing]));
+        self.hurry(act.outgoing);
+    }
+
+    fn end_in_time(&mut self, act: Act) {
+        if self.sys.now > act.until {
+            self.plots.outgoing = Outgoing::Nothing;
+        }
+    }
+
+    fn leads(&self, id: u64) -> bool {
+        let up = self.workers.nodes.get(&id).and_then(|node| node.up.as_ref());
+        up.is_some_and(|up| up.status.role == Role::Leader)
+    }
+
+    /// True if that member does not vote in the configuration that it goes by.
+    fn is_out(&self, id: u64) -> bool {
+        self.workers.membership(id).is_some_and(|membership| {
+            !membership.voters.contains(&id) && !membership.voters_outgoing.contains(&id)
+        })
+    }
+}
