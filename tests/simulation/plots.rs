@@ -82,16 +82,16 @@ impl World {
         self.part(&with);
     }
 
-    /// Once a snapshot is pulled: the leader that holds it is killed, hands over, or is cut off.
+    /// Once a snapshot is pulled: the leader that holds it is killed or cut off.
     fn break_if_pulled(&mut self) {
         let Some(source) = self.workers.nodes.values().find_map(Node::pulls_from) else { return };
         self.plots.break_pull = false;
         self.sys.count("pull broken");
         let life = self.workers.nodes.get(&source).map_or(0, |node| node.life);
-        match self.sys.between(0, 2) {
-            0 => self.sys.after(0, Event::Die(Place::Worker(source), life, Death::Kill)),
-            1 => self.leave_and_close(source, 2, 9),
-            _ => self.part(&BTreeSet::from([source])),
+        if self.sys.one_in(2) {
+            self.sys.after(0, Event::Die(Place::Worker(source), life, Death::Kill));
+        } else {
+            self.part(&BTreeSet::from([source]));
         }
     }
 

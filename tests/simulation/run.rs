@@ -29,6 +29,7 @@ const KINDS: &[&str] = &[
     "master joined",
     "master lost for good",
     "master removed",
+    "member leads that does not vote",
     "message cut off",
     "message delayed",
     "message lost",
