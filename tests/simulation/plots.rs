@@ -101,17 +101,13 @@ impl World {
         self.plots.outgoing = Outgoing::Joint;
         let Some(leader) = self.workers.leader() else { return };
         if self.workers.membership(leader).is_some_and(|membership| membership.voters.len() == 1) {
-            self.leave_and_close(leader, 8, 14);
+            let life = self.workers.nodes.get(&leader).map_or(0, |node| node.life);
+            self.sys.after(0, Event::Leave(Place::Worker(leader), life));
+            let later = self.sys.between(8 * SECOND, 14 * SECOND);
+            self.sys.after(later, Event::Die(Place::Worker(leader), life, Death::Close));
         } else {
             self.replace_unheard();
         }
-    }
-
-    fn leave_and_close(&mut self, id: u64, soonest: u64, latest: u64) {
-        let life = self.workers.nodes.get(&id).map_or(0, |node| node.life);
-        self.sys.after(0, Event::Leave(Place::Worker(id), life));
-        let later = self.sys.between(soonest * SECOND, latest * SECOND);
-        self.sys.after(later, Event::Die(Place::Worker(id), life, Death::Close));
     }
 
     /// First act: of all others only a voter that is on its way out, preferably for good, hears more of the leader.
