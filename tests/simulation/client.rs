@@ -35,7 +35,7 @@ pub struct Client {
     session: u64,
     /// Milliseconds between operations.
     pub pause: u64,
-    /// It hurries until then: it reads from this worker only, or writes wherever it can.
+    /// It hurries until then: it reads from this worker only, and writes there or wherever it can.
     pub hurry: (u64, u64),
     /// It writes nothing before then.
     pub quiet: u64,
@@ -109,6 +109,7 @@ impl Client {
         let to = match (&task.question, self.leader) {
             (Question::ReadStale(_), _) => workers[sys.random.up_to(workers.len() - 1)],
             (Question::Read(_), _) if hurries => self.hurry.1,
+            (_, _) if hurries && sys.one_in(2) => self.hurry.1,
             (_, _) if hurries => workers[sys.random.up_to(workers.len() - 1)],
             (_, _) if self.stays && task.tries == 1 && workers.contains(&self.home) => self.home,
             (_, Some(leader)) if !sys.one_in(12) => leader,
@@ -185,7 +186,8 @@ impl Client {
         // Until it asks again it hears nothing.
         task.attempt = 0;
         if task.tries < 12 {
-            let pause = sys.between(5, 40) * task.tries;
+            let most = if self.hurry.0 > sys.now { 4 } else { task.tries };
+            let pause = sys.between(5, 40) * task.tries.min(most);
             sys.after(pause * MS, Event::Client(self.number));
         } else {
             self.end(sys, history);

@@ -174,7 +174,7 @@ impl<M: Subject> Group<M> {
     }
 
     /// True if the group could do without that member's disk for good: every configuration that any member goes by has
-    /// a majority without it, and no other configuration is on its way.
+    /// a majority without it, and no other configuration is on its way, or may be because somebody gives way.
     pub fn can_lose(&self, id: u64) -> bool {
         let mut configurations = BTreeSet::new();
         for node in self.nodes.values() {
@@ -184,6 +184,9 @@ impl<M: Subject> Group<M> {
                 }
                 return false;
             };
+            if up.is_leaving() {
+                return false;
+            }
             let core = up.member.core();
             let log = core.log();
             let applied = up.member.machine().position().index;

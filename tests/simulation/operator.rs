@@ -280,7 +280,7 @@ impl Operator {
         self.heard.insert((at, index), (sys.now, facts));
         let life = teller.life;
         let view = directory.view();
-        if view.group(GROUP).is_some_and(|group| group.removed.contains(&index)) {
+        if leads && view.group(GROUP).is_some_and(|group| group.removed.contains(&index)) {
             stop(sys, worker, masters, workers);
             return;
         }

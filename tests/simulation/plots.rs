@@ -26,9 +26,11 @@ enum Outgoing {
     /// Nothing of the kind.
     #[default]
     Nothing,
-    /// It waits for the entry that leaves a joint configuration: written by such a voter, and not committed.
-    Entry,
-    /// This voter has written it, and this leader is about to fall.
+    /// It waits for a joint configuration.
+    Joint,
+    /// This voter is to write the entry that leaves it, as the only one beside this leader.
+    Writes(Act, u64),
+    /// This voter has written it, and this leader has fallen or is about to.
     Written(Act, u64),
     /// This voter leads, and commits the entry.
     Leads(Act),
@@ -57,7 +59,8 @@ impl World {
         }
         match self.plots.outgoing {
             Outgoing::Nothing => {}
-            Outgoing::Entry => self.hold_up_leaving(),
+            Outgoing::Joint => self.await_joint(),
+            Outgoing::Writes(act, leader) => self.hold_up_leaving(act, leader),
             Outgoing::Written(act, leader) => self.await_outgoing_leader(act, leader),
             Outgoing::Leads(act) => self.await_its_exit(act),
             Outgoing::Out(act) => self.leave_it_alone(act),
@@ -79,61 +82,68 @@ impl World {
         self.part(&with);
     }
 
-    /// Once a snapshot is pulled: the leader that holds it is killed, hands over, or is cut off.
+    /// Once a snapshot is pulled: the leader that holds it is killed or cut off.
     fn break_if_pulled(&mut self) {
         let Some(source) = self.workers.nodes.values().find_map(Node::pulls_from) else { return };
         self.plots.break_pull = false;
         self.sys.count("pull broken");
         let life = self.workers.nodes.get(&source).map_or(0, |node| node.life);
-        match self.sys.between(0, 2) {
-            0 => self.sys.after(0, Event::Die(Place::Worker(source), life, Death::Kill)),
-            1 => self.leave_and_close(source, 2, 9),
-            _ => self.part(&BTreeSet::from([source])),
+        if self.sys.one_in(2) {
+            self.sys.after(0, Event::Die(Place::Worker(source), life, Death::Kill));
+        } else {
+            self.part(&BTreeSet::from([source]));
         }
     }
 
     /// A joint configuration is to come, and who leaves with it is to lead: a lone voter gives way to its standby, or a
     /// voter is replaced that runs.
     pub fn plan_outgoing_leader(&mut self) {
-        self.plots.outgoing = Outgoing::Entry;
+        self.plots.outgoing = Outgoing::Joint;
         let Some(leader) = self.workers.leader() else { return };
         if self.workers.membership(leader).is_some_and(|membership| membership.voters.len() == 1) {
-            self.leave_and_close(leader, 8, 14);
+            let life = self.workers.nodes.get(&leader).map_or(0, |node| node.life);
+            self.sys.after(0, Event::Leave(Place::Worker(leader), life));
+            let later = self.sys.between(8 * SECOND, 14 * SECOND);
+            self.sys.after(later, Event::Die(Place::Worker(leader), life, Death::Close));
         } else {
             self.replace_unheard();
         }
     }
 
-    fn leave_and_close(&mut self, id: u64, soonest: u64, latest: u64) {
-        let life = self.workers.nodes.get(&id).map_or(0, |node| node.life);
-        self.sys.after(0, Event::Leave(Place::Worker(id), life));
-        let later = self.sys.between(soonest * SECOND, latest * SECOND);
-        self.sys.after(later, Event::Die(Place::Worker(id), life, Death::Close));
-    }
-
-    /// First act: an outgoing voter has written the entry that leaves the joint configuration. Before it can be
-    /// committed, the leader is lost.
-    fn hold_up_leaving(&mut self) {
+    /// First act: of all others only a voter that is on its way out, preferably for good, hears more of the leader.
+    fn await_joint(&mut self) {
         let Some(leader) = self.workers.leader() else { return };
         let Some(membership) = self.workers.membership(leader) else { return };
-        let voters = &membership.voters;
-        let outgoing = membership.voters_outgoing.iter();
-        let mut leaving = outgoing.filter(|id| !voters.contains(id) && **id != leader);
-        let Some(outgoing) = leaving.find(|id| self.has_written_its_exit(**id, leader)).copied() else {
-            return;
-        };
-        self.sys.count("leaving a joint configuration held up");
-        let until = self.sys.now + 8 * SECOND;
-        self.plots.outgoing = Outgoing::Written(Act { outgoing, until }, leader);
-        if voters.len() == 1 {
-            // Without its vote nobody leads: it stays, and finds out that it cannot reach a majority.
-            self.sys.net.cut(Place::Worker(outgoing), Place::Worker(leader), until);
+        if !membership.voters.contains(&leader) {
             return;
         }
-        let life = self.workers.nodes.get(&leader).map_or(0, |node| node.life);
-        self.sys.after(0, Event::Die(Place::Worker(leader), life, Death::Kill));
-        for node in self.workers.nodes.values_mut().filter(|node| node.id != outgoing && node.id != leader) {
-            node.paused_until = self.sys.now + self.sys.between(800, 1300) * MS;
+        let outgoing = membership.voters_outgoing.iter().copied();
+        let leaving = outgoing.filter(|id| !membership.voters.contains(id));
+        let Some(outgoing) = leaving.min_by_key(|id| membership.learners_next.contains(id)) else { return };
+        let until = self.sys.now + 8 * SECOND;
+        for other in self.workers.there().into_iter().filter(|id| *id != outgoing && *id != leader) {
+            self.sys.net.cut(Place::Worker(leader), Place::Worker(other), until);
+        }
+        self.plots.outgoing = Outgoing::Writes(Act { outgoing, until }, leader);
+    }
+
+    /// Second act: it has written the entry that leaves the joint configuration. Before that can be committed, the
+    /// leader is lost.
+    fn hold_up_leaving(&mut self, act: Act, leader: u64) {
+        if !self.has_written_its_exit(act.outgoing, leader) {
+            return self.end_in_time(act);
+        }
+        self.sys.count("leaving a joint configuration held up");
+        self.hurry(act.outgoing);
+        self.plots.outgoing = Outgoing::Written(act, leader);
+        let alone = self.workers.membership(leader).is_some_and(|membership| membership.voters.len() == 1);
+        if alone {
+            // Without its vote nobody leads: it stays, and finds out that it cannot reach a majority.
+            self.sys.net.cut(Place::Worker(act.outgoing), Place::Worker(leader), act.until);
+        } else if let Some(node) = self.workers.nodes.get_mut(&leader) {
+            node.fall(&mut self.sys, Death::Kill);
+            let later = self.sys.between(3 * SECOND, 7 * SECOND);
+            self.sys.after(later, Event::Start(Place::Worker(leader)));
         }
     }
 
@@ -146,7 +156,7 @@ impl World {
         entries.iter().any(|entry| entry.get_entry_type() == EntryType::EntryConfChangeV2)
     }
 
-    /// Second act: the outgoing voter leads. The others' disks are slow, so that it has written more before it commits.
+    /// Third act: the outgoing voter leads. The others' disks are slow, so that it has written more before it commits.
     fn await_outgoing_leader(&mut self, act: Act, leader: u64) {
         if !self.leads(leader) {
             self.sys.net.mend(Place::Worker(act.outgoing), Place::Worker(leader));
@@ -154,22 +164,32 @@ impl World {
         if !self.leads(act.outgoing) || self.is_out(act.outgoing) {
             return self.end_in_time(act);
         }
-        self.sys.count("outgoing voter leads");
+        let stays = self
+            .workers
+            .membership(act.outgoing)
+            .is_some_and(|membership| membership.learners_next.contains(&act.outgoing));
+        self.sys.count(if stays { "outgoing voter leads" } else { "removed voter leads" });
         self.hurry(act.outgoing);
         let until = self.sys.now + 2 * SECOND;
         for node in self.workers.nodes.values_mut().filter(|node| node.id != act.outgoing) {
-            node.slow_disk = (self.sys.between(20, 200) * MS, until);
+            node.slow_disk = (self.sys.between(10, 60) * MS, until);
         }
         self.plots.outgoing = Outgoing::Leads(act);
     }
 
-    /// Third act: it has left the joint configuration, and votes no longer. Its first message after that is lost: the
-    /// word that another one is to lead.
+    /// Fourth act: it has left the joint configuration, and votes no longer. If it was removed, the others go on to
+    /// acknowledge what it has written. If it stands by from now on, its first message after that is lost: the word that
+    /// another one is to lead.
     fn await_its_exit(&mut self, act: Act) {
         if !self.leads(act.outgoing) || !self.is_out(act.outgoing) {
             return self.end_in_time(act);
         }
         self.sys.count("member leads that does not vote");
+        let membership = self.workers.membership(act.outgoing);
+        if membership.is_none_or(|membership| !membership.learners.contains(&act.outgoing)) {
+            self.plots.outgoing = Outgoing::Nothing;
+            return;
+        }
         let until = self.sys.now + 120 * MS;
         for other in self.workers.there() {
             self.sys.net.cut(Place::Worker(act.outgoing), Place::Worker(other), until);

@@ -107,7 +107,7 @@ const MIXED: &[(u64, Trouble)] = &[
     (1, SplitJoint),
     (1, WithStandbys),
     (1, ReplaceUnheard),
-    (1, BreakPull),
+    (2, BreakPull),
     (1, OutgoingLeads),
 ];
 
@@ -155,6 +155,7 @@ const THEMES: [Theme; 9] = [
             (4, Join),
             (3, SplitJoint),
             (3, OutgoingLeads),
+            (3, BreakPull),
             (2, Power),
             (2, Kill),
             (2, Partition),
@@ -208,7 +209,7 @@ const THEMES: [Theme; 9] = [
             (3, Partition),
             (3, IsolateLeader),
             (3, Replace),
-            (3, BreakPull),
+            (5, BreakPull),
             (2, Join),
             (1, Loss),
             (1, DiskError),
@@ -283,6 +284,9 @@ impl World {
 
     fn begin(&mut self, trouble: Trouble) -> Result<(), String> {
         let at_masters = self.sys.one_in(if self.theme.name == "masters" { 2 } else { 6 });
+        if matches!(trouble, Close | HandOver | HandOverUnheard | OutgoingLeads) && self.votes_are_few() {
+            return Ok(());
+        }
         match trouble {
             Replace | Join | JoinMaster | RemoveMaster | PowerAll => self.change(trouble),
             Loss | Delays | Repeats => {
@@ -318,6 +322,14 @@ impl World {
             _ if at_masters => single(&mut self.sys, &mut self.masters, trouble),
             _ => single(&mut self.sys, &mut self.workers, trouble),
         }
+    }
+
+    /// True while a lone voter may not give way: for as long as a leader takes a lost standby for alive, it would make
+    /// that one the only voter.
+    fn votes_are_few(&self) -> bool {
+        let leader = self.workers.leader();
+        let lone = leader.and_then(|leader| self.workers.membership(leader));
+        !self.operator.is_idle() && lone.is_none_or(|membership| membership.voters.len() == 1)
     }
 
     fn network(&mut self, trouble: Trouble) {

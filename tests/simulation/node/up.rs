@@ -23,6 +23,11 @@ impl<M: Subject> Up<M> {
         )
     }
 
+    /// True if it was asked to hand over.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
     /// [`Bug::LeaseAfterHandOver`]: a leader that hands over keeps the lease that it had.
     pub(super) fn keeps_lease(&self, sys: &System, status: &Status) -> bool {
         let membership = self.member.core().membership();
