@@ -223,7 +223,12 @@ impl<M: Machine> Replica<M> {
     fn numbers(&self) -> Numbers {
         let gauges = &self.shared.gauges;
         let (status, members) = (self.shared.status(), self.shared.members());
-        let indices = |ids: &[u64]| ids.iter().filter_map(|id| index_of(*id)).collect();
+        // Raft keeps them in sets, in no order that means anything.
+        let indices = |ids: &[u64]| {
+            let mut indices: Vec<u32> = ids.iter().filter_map(|id| index_of(*id)).collect();
+            indices.sort_unstable();
+            indices
+        };
         Numbers {
             role: status.role.word(),
             term: status.term,
