@@ -72,6 +72,11 @@ impl WorkerFacts {
         self.group == group && self.incarnation.max(1) == incarnation
     }
 
+    /// True if the worker's group needs its vote, as far as the worker knows.
+    pub fn votes(&self) -> bool {
+        self.voters.contains(&self.index) || self.outgoing.contains(&self.index)
+    }
+
     /// True if the worker is open and holds a copy of its group's data. One that waits for its first copy knows no
     /// voters yet.
     pub fn holds_copy(&self) -> bool {

@@ -280,7 +280,9 @@ impl Operator {
         self.heard.insert((at, index), (sys.now, facts));
         let life = teller.life;
         let view = directory.view();
-        if leads && view.group(GROUP).is_some_and(|group| group.removed.contains(&index)) {
+        // One that votes stays until its group has heard of it.
+        let needed = self.heard.get(&(at, index)).is_some_and(|(_, facts)| facts.votes());
+        if leads && !needed && view.group(GROUP).is_some_and(|group| group.removed.contains(&index)) {
             stop(sys, worker, masters, workers);
             return;
         }

@@ -241,8 +241,6 @@ const THEMES: [Theme; 9] = [
             (5, OutgoingLeads),
             (2, HandOver),
             (2, Close),
-            (2, Replace),
-            (1, ReplaceUnheard),
             (1, Join),
             (2, Kill),
             (1, Power),
