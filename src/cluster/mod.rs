@@ -14,6 +14,7 @@ pub mod directory;
 mod facts;
 mod json;
 pub mod membership;
+pub mod moves;
 pub mod slots;
 pub mod status;
 pub mod view;

@@ -1,6 +1,7 @@
 //! Slots: CRC-16/XMODEM of the key modulo 16384, of the `{tag}` if the key has one. It is the function of the
 //! Redis Cluster specification ("Key distribution model", "Hash tags"), so that its clients can route here.
 
+use super::moves::{SlotSet, Span};
 use crc::{CRC_16_XMODEM, Crc};
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,50 @@ impl SlotTable {
         self.ranges.get(after).filter(|range| range.first <= slot).map(|range| range.group)
     }
 
+    /// The slots that `group` owns.
+    pub fn of(&self, group: u32) -> SlotSet {
+        let own = self.ranges.iter().filter(|range| range.group == group);
+        SlotSet::of(own.map(|range| Span { first: range.first, last: range.last }))
+    }
+
+    /// Gives `slots` to `group`, whoever owned them, and nobody else anything.
+    pub fn give(&mut self, slots: &SlotSet, group: u32) {
+        self.take(slots);
+        let given = slots.spans().iter().map(|span| SlotRange { first: span.first, last: span.last, group });
+        self.ranges.extend(given);
+        self.ranges.sort_by_key(|range| range.first);
+        let mut joined: Vec<SlotRange> = Vec::with_capacity(self.ranges.len());
+        for range in std::mem::take(&mut self.ranges) {
+            match joined.last_mut() {
+                Some(last) if last.group == range.group && last.last + 1 == range.first => last.last = range.last,
+                _ => joined.push(range),
+            }
+        }
+        self.ranges = joined;
+    }
+
+    /// Leaves `slots` without an owner.
+    pub fn take(&mut self, slots: &SlotSet) {
+        let mut left = Vec::with_capacity(self.ranges.len());
+        for range in &self.ranges {
+            let mut first = u32::from(range.first);
+            for span in slots.spans() {
+                let (cut, end) = (u32::from(span.first), u32::from(span.last));
+                if end < first || cut > u32::from(range.last) {
+                    continue;
+                }
+                if cut > first {
+                    left.push(SlotRange { first: first as u16, last: (cut - 1) as u16, group: range.group });
+                }
+                first = end + 1;
+            }
+            if first <= u32::from(range.last) {
+                left.push(SlotRange { first: first as u16, ..*range });
+            }
+        }
+        self.ranges = left;
+    }
+
     /// The ranges in ascending order.
     pub fn ranges(&self) -> &[SlotRange] {
         &self.ranges
@@ -98,6 +143,7 @@ impl SlotTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn slots_are_those_of_the_redis_cluster_specification() {
@@ -118,6 +164,34 @@ mod tests {
         assert_eq!(tag(b"foo{bar}{zap}"), b"bar");
         assert_eq!(tag(b"foo{bar"), b"foo{bar");
         assert_eq!(tag(b"foo}bar{"), b"foo}bar{");
+    }
+
+    proptest! {
+        #[test]
+        fn slots_change_hands_and_nothing_else_does(
+            gifts in prop::collection::vec((prop::collection::vec((0..SLOTS, 0..3000u16), 1..4), 0..5u32), 1..8),
+        ) {
+            let mut table = SlotTable::whole(0);
+            let mut owners = vec![Some(0u32); usize::from(SLOTS)];
+            for (spans, group) in gifts {
+                let set = SlotSet::of(spans.iter().map(|(first, more)| {
+                    Span { first: *first, last: (first + more).min(SLOTS - 1) }
+                }));
+                let takes = group == 4;
+                if takes { table.take(&set) } else { table.give(&set, group) }
+                set.iter().for_each(|slot| owners[usize::from(slot)] = (!takes).then_some(group));
+                prop_assert_eq!(table.check(), Ok(()));
+            }
+            for slot in 0..SLOTS {
+                prop_assert_eq!(table.owner(slot), owners[usize::from(slot)]);
+            }
+            prop_assert!(table.ranges().windows(2).all(|pair| {
+                pair[0].group != pair[1].group || pair[0].last + 1 != pair[1].first
+            }), "neighbours are joined");
+            for group in 0..4 {
+                prop_assert_eq!(table.of(group).count(), table.count(group));
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Commands to the keyspace and their replies, and how entries carry them.
 
+use crate::cluster::moves::SlotSet;
 use serde::{Deserialize, Serialize};
 
 /// A condition on the record that a command would replace or delete.
@@ -41,6 +42,204 @@ pub enum Command {
         id: u64,
         /// The Raft ids of the members that take it.
         members: Vec<u64>,
+    },
+    /// A step of a move of slots, at its source or at its target.
+    Move(MoveStep),
+}
+
+/// A step of the move with this id. The source proposes its own and asks the target's leader to propose the target's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MoveStep {
+    /// Source: begins the move, or another attempt of it: from here on each change of these slots is noted in the outbox.
+    Begin {
+        /// The move.
+        id: u64,
+        /// Which attempt: one more than the last, so that a repeat begins nothing.
+        attempt: u64,
+        /// The slots.
+        slots: SlotSet,
+        /// The target's group.
+        to: u32,
+    },
+    /// Source: the target has what the outbox held below `first`. Removes some of those rows.
+    Trim {
+        /// The move.
+        id: u64,
+        /// The first change that the target does not have.
+        first: u64,
+    },
+    /// Source: from here on requests for the slots wait.
+    Freeze {
+        /// The move.
+        id: u64,
+    },
+    /// Source: the target owns the slots.
+    Give {
+        /// The move.
+        id: u64,
+    },
+    /// Source: the target has refused and never takes the slots by this move: they are served again. Also declines a
+    /// move that was not begun.
+    Withdraw {
+        /// The move.
+        id: u64,
+    },
+    /// Source: removes some of what is left of a move that was given or withdrawn.
+    Release {
+        /// The move.
+        id: u64,
+    },
+    /// Source: the masters know that the move is done.
+    Forget {
+        /// The move.
+        id: u64,
+    },
+    /// Target: makes ready for these slots, by removing some of what is left of them here, until nothing is.
+    Accept {
+        /// The move.
+        id: u64,
+        /// Which attempt of the source.
+        attempt: u64,
+        /// The slots.
+        slots: SlotSet,
+        /// The source's group.
+        from: u32,
+        /// The target's group.
+        to: u32,
+        /// The number of the first change that follows the copy.
+        next: u64,
+    },
+    /// Target: takes records as they were copied, if they are the next.
+    Copy {
+        /// The move.
+        id: u64,
+        /// Which attempt.
+        attempt: u64,
+        /// The row behind which they begin: where the last ones ended.
+        #[serde(with = "serde_bytes")]
+        after: Vec<u8>,
+        /// The row where they end; none if there are no more.
+        end: Option<serde_bytes::ByteBuf>,
+        /// The rows.
+        rows: Vec<MovedRow>,
+    },
+    /// Target: takes changes from the source's outbox, if they are the next.
+    Follow {
+        /// The move.
+        id: u64,
+        /// Which attempt.
+        attempt: u64,
+        /// The number of the first change.
+        first: u64,
+        /// The number behind the last one.
+        next: u64,
+        /// The rows that changed, as they were later.
+        rows: Vec<MovedRow>,
+    },
+    /// Target: owns the slots from here on, if it has everything.
+    Activate {
+        /// The move.
+        id: u64,
+        /// Which attempt.
+        attempt: u64,
+        /// The number behind the source's last change.
+        next: u64,
+        /// The source's version counter.
+        version: u64,
+        /// The source's clock.
+        clock: u64,
+    },
+    /// Target: never takes the slots by this move, unless it did already; removes some of what came.
+    Refuse {
+        /// The move.
+        id: u64,
+    },
+    /// Target: the source knows that it gave the slots away.
+    Settle {
+        /// The move.
+        id: u64,
+    },
+}
+
+impl MoveStep {
+    /// The move.
+    pub fn id(&self) -> u64 {
+        match self {
+            MoveStep::Begin { id, .. }
+            | MoveStep::Trim { id, .. }
+            | MoveStep::Freeze { id }
+            | MoveStep::Give { id }
+            | MoveStep::Withdraw { id }
+            | MoveStep::Release { id }
+            | MoveStep::Forget { id }
+            | MoveStep::Accept { id, .. }
+            | MoveStep::Copy { id, .. }
+            | MoveStep::Follow { id, .. }
+            | MoveStep::Activate { id, .. }
+            | MoveStep::Refuse { id }
+            | MoveStep::Settle { id } => *id,
+        }
+    }
+
+    /// True for the steps that a target takes: another group may ask for these.
+    pub fn is_of_target(&self) -> bool {
+        matches!(
+            self,
+            MoveStep::Accept { .. }
+                | MoveStep::Copy { .. }
+                | MoveStep::Follow { .. }
+                | MoveStep::Activate { .. }
+                | MoveStep::Refuse { .. }
+                | MoveStep::Settle { .. }
+        )
+    }
+}
+
+/// A row on its way to another group: its key as the store has it, and its value or none if it is gone. Only records,
+/// remembered requests and sessions travel; what follows from them is made anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedRow {
+    /// The row.
+    #[serde(with = "serde_bytes")]
+    pub row: Vec<u8>,
+    /// Its value.
+    pub value: Option<serde_bytes::ByteBuf>,
+}
+
+/// How a target stands to a move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TargetWord {
+    /// Something of these slots is left here; ask again.
+    Purging,
+    /// It takes what comes.
+    Receiving {
+        /// Of which attempt.
+        attempt: u64,
+        /// The row up to which the copy came.
+        #[serde(with = "serde_bytes")]
+        copied: Vec<u8>,
+        /// True once the copy is complete.
+        complete: bool,
+        /// The number of the next change.
+        next: u64,
+    },
+    /// It owns the slots, and remembers the move.
+    Active,
+    /// It refused, and something of what came is left here.
+    Refused,
+    /// The move is over for it: it took the slots, or refused them and has nothing left of them.
+    Ended {
+        /// True if it took them.
+        took: bool,
+    },
+    /// It knows nothing of this move.
+    Unknown,
+    /// It knows a later move: this one is of the past.
+    Late,
+    /// It is still in this other move.
+    Busy {
+        /// That move.
+        id: u64,
     },
 }
 
@@ -141,6 +340,20 @@ pub enum Reply {
     RequestIdReused,
     /// Members were told to take a digest.
     DigestOrdered,
+    /// The slot is on its way to another group: ask again in a moment; nothing was written.
+    Frozen {
+        /// The slot.
+        slot: u16,
+    },
+    /// A move touches the group: it cannot be cleared now; nothing was written.
+    Moving {
+        /// The move.
+        id: u64,
+    },
+    /// A step of a move was taken at its source, or came too late to matter.
+    MoveNoted,
+    /// How the target stands to the move.
+    MoveTarget(TargetWord),
     /// A later request of the same session was executed. Nothing was written now; whether the request was executed
     /// before is not known any more.
     RequestIdPassed,

@@ -6,6 +6,7 @@
 //! | counters | `01 63` ("c") | the machine's counters |
 //! | owned slots | `01 73` ("s") | slot ranges |
 //! | directory | `01 64` ("d") | the masters' directory |
+//! | moves | `01 76` ("v") | the moves that the group is in, and the last ones it was in |
 //! | flush mark | `01 6d` ("m") | local: not part of the machine's state |
 //! | record | `02` user key | a record, see `record.rs` |
 //! | expiry | `03` milliseconds u64 big-endian, user key | empty |
@@ -13,6 +14,7 @@
 //! | request age | `05` clock u64 big-endian, slot u16 big-endian, id | empty; `01` behind a first sweep |
 //! | session | `06` session, 16 bytes | number u64 big-endian, slot u16 big-endian, then as a request id |
 //! | session age | `07` clock u64 big-endian, session | empty |
+//! | outbox | `08` number u64 big-endian | the row that changed |
 //!
 //! Records are ordered by user key, so that a prefix scan of rows is a prefix scan of keys.
 
@@ -26,6 +28,7 @@ const REQUEST: u8 = 4;
 const REQUEST_AGE: u8 = 5;
 const SESSION: u8 = 6;
 const SESSION_AGE: u8 = 7;
+const OUTBOX: u8 = 8;
 
 /// The row that holds the format version.
 pub const FORMAT_ROW: [u8; 2] = [MACHINE, b'f'];
@@ -35,6 +38,8 @@ pub const COUNTERS_ROW: [u8; 2] = [MACHINE, b'c'];
 pub const SLOTS_ROW: [u8; 2] = [MACHINE, b's'];
 /// The row that holds the directory.
 pub const DIRECTORY_ROW: [u8; 2] = [MACHINE, b'd'];
+/// The row that holds the moves that the group is in.
+pub const MOVES_ROW: [u8; 2] = [MACHINE, b'v'];
 /// A local row, written with a sync after a flush to learn whether LevelDB still writes.
 pub const FLUSH_ROW: [u8; 2] = [MACHINE, b'm'];
 
@@ -155,6 +160,40 @@ pub fn session_ages_until(clock: u64) -> (Vec<u8>, Vec<u8>) {
     (vec![SESSION_AGE], until(SESSION_AGE, clock))
 }
 
+/// The row of the change with this number.
+pub fn outbox(number: u64) -> Vec<u8> {
+    with_prefix(OUTBOX, &[&number.to_be_bytes()])
+}
+
+/// The number of a row of the outbox.
+pub fn outbox_number(row: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(row.strip_prefix(&[OUTBOX])?.try_into().ok()?))
+}
+
+/// The rows of one slot's remembered requests: first row, and the first row behind them.
+pub fn requests_of(slot: u16) -> (Vec<u8>, Vec<u8>) {
+    (with_prefix(REQUEST, &[&slot.to_be_bytes()]), match slot.checked_add(1) {
+        Some(next) => with_prefix(REQUEST, &[&next.to_be_bytes()]),
+        None => vec![REQUEST + 1],
+    })
+}
+
+/// (slot, id) of a request row.
+pub fn request_parts(row: &[u8]) -> Option<(u16, &[u8])> {
+    let (slot, id) = row.strip_prefix(&[REQUEST])?.split_first_chunk::<2>()?;
+    Some((u16::from_be_bytes(*slot), id))
+}
+
+/// The session of a session row.
+pub fn session_of(row: &[u8]) -> Option<[u8; 16]> {
+    row.strip_prefix(&[SESSION])?.try_into().ok()
+}
+
+/// The rows that go where their slot goes, in order: records, remembered requests, sessions.
+pub fn movable() -> [(Vec<u8>, Vec<u8>); 3] {
+    [RECORD, REQUEST, SESSION].map(|kind| (vec![kind], vec![kind + 1]))
+}
+
 /// Every row that the machine carries over a clear, as ranges: request ids, sessions, and their ages.
 pub fn carried_over() -> [(Vec<u8>, Vec<u8>); 1] {
     [(vec![REQUEST], vec![SESSION_AGE + 1])]
@@ -211,6 +250,13 @@ mod tests {
         assert_eq!(session_ages_until(258), (vec![0x07], vec![0x07, 0, 0, 0, 0, 0, 0, 1, 3]));
         assert_eq!(session_ages_until(u64::MAX), (vec![0x07], vec![0x08]));
         assert_eq!(carried_over(), [(vec![0x04], vec![0x08])]);
+        assert_eq!(MOVES_ROW, [0x01, 0x76]);
+        assert_eq!(outbox(258), [0x08, 0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(requests_of(258), (vec![0x04, 1, 2], vec![0x04, 1, 3]));
+        assert_eq!(
+            movable(),
+            [(vec![0x02], vec![0x03]), (vec![0x04], vec![0x05]), (vec![0x06], vec![0x07])]
+        );
         assert_eq!(applied_of(&[7, 1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 9]).unwrap(), (263, 2));
         assert!(applied_of(&[0; 15]).is_err());
     }
@@ -223,11 +269,15 @@ mod tests {
             prop_assert_eq!(expiry_parts(&expiry), Some((time, &key[..])));
             prop_assert_eq!(request_age_parts(&age), Some((time, slot, &key[..])));
             prop_assert_eq!(session_age_parts(&session_age(time, &session)), Some((time, session)));
+            prop_assert_eq!(request_parts(&request(slot, &key)), Some((slot, &key[..])));
+            prop_assert_eq!(session_of(&super::session(&session)), Some(session));
+            prop_assert_eq!(outbox_number(&outbox(time)), Some(time));
         }
 
         #[test]
         fn arbitrary_rows_never_panic(row: Vec<u8>) {
             let _ = (record_key(&row), expiry_parts(&row), request_age_parts(&row), session_age_parts(&row));
+            let _ = (request_parts(&row), session_of(&row), outbox_number(&row));
         }
 
         #[test]
