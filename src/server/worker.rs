@@ -288,15 +288,23 @@ fn introduce(
     loop {
         let mut last = Error::new(Kind::Unreachable, "no master is known");
         let mut foreign = None;
+        let mut strangers = 0;
         let mut next = 0;
         while let Some(master) = masters.get(next).cloned() {
+            // Whoever names masters of another cluster only does not mean the ones that this folder remembers.
+            if next == worker.masters.len() && strangers == next {
+                break;
+            }
             next += 1;
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
             match caller.post::<_, RegisterReply>(&master, "/internal/register", &request, left.min(ATTEMPT))
             {
                 Ok(reply) => return Ok(Some(reply)),
                 // Another of the masters may be of its cluster.
-                Err(error) if error.kind() == Kind::Foreign => foreign = Some(error),
+                Err(error) if error.kind() == Kind::Foreign => {
+                    foreign = Some(error);
+                    strangers += 1;
+                }
                 Err(error) if refuses(&error) => return Err(as_refusal(error)),
                 Err(error) if !new && !retries(&error) => log::warn!("registration: {error}"),
                 Err(error) if !retries(&error) => return Err(as_refusal(error)),
