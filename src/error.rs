@@ -57,6 +57,8 @@ pub enum Kind {
     UnknownOutcome,
     /// The slot belongs to another group than the one that was asked.
     Moved,
+    /// The slot is on its way to another group, or the group is in a move: nothing was done, a little later it may be.
+    Frozen,
     /// This node's disk returned an error and it stopped serving.
     Failed,
     /// Stored bytes fail their checksum or their format.
@@ -86,7 +88,7 @@ pub enum Advice {
 
 impl Kind {
     /// Every kind, for tests and documentation.
-    pub const ALL: [Kind; 29] = [
+    pub const ALL: [Kind; 30] = [
         Kind::NotFound,
         Kind::ConditionFailed,
         Kind::BadRequest,
@@ -110,6 +112,7 @@ impl Kind {
         Kind::DiskFull,
         Kind::UnknownOutcome,
         Kind::Moved,
+        Kind::Frozen,
         Kind::Failed,
         Kind::Damaged,
         Kind::Foreign,
@@ -144,6 +147,7 @@ impl Kind {
             Kind::DiskFull => "disk_full",
             Kind::UnknownOutcome => "unknown_outcome",
             Kind::Moved => "moved",
+            Kind::Frozen => "moving",
             Kind::Failed => "failed",
             Kind::Damaged => "damaged",
             Kind::Foreign => "foreign",
@@ -161,7 +165,7 @@ impl Kind {
     /// What the caller can do next.
     pub fn advice(self) -> Advice {
         match self {
-            Kind::NoWorker | Kind::NoMajority | Kind::Overloaded => Advice::Retry,
+            Kind::NoWorker | Kind::NoMajority | Kind::Overloaded | Kind::Frozen => Advice::Retry,
             Kind::Moved | Kind::Closed | Kind::Failed | Kind::Unreachable => Advice::Elsewhere,
             Kind::UnknownOutcome => Advice::Unknown,
             _ => Advice::Never,

@@ -87,6 +87,7 @@ fn exit_code(kind: Kind) -> u8 {
         | Kind::Closed
         | Kind::Overloaded
         | Kind::Moved
+        | Kind::Frozen
         | Kind::Failed
         | Kind::Unreachable => 3,
         Kind::Unauthorized

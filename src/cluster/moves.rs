@@ -32,7 +32,9 @@ impl SlotSet {
         let mut set = SlotSet::default();
         for span in spans {
             match set.spans.last_mut() {
-                Some(last) if span.first <= last.last.saturating_add(1) => last.last = last.last.max(span.last),
+                Some(last) if span.first <= last.last.saturating_add(1) => {
+                    last.last = last.last.max(span.last)
+                }
                 _ => set.spans.push(span),
             }
         }
@@ -72,12 +74,16 @@ impl SlotSet {
 
     /// The slots of this set that are not in `other`.
     pub fn minus(&self, other: &SlotSet) -> SlotSet {
-        SlotSet::of(self.iter().filter(|slot| !other.contains(*slot)).map(|slot| Span { first: slot, last: slot }))
+        SlotSet::of(
+            self.iter().filter(|slot| !other.contains(*slot)).map(|slot| Span { first: slot, last: slot }),
+        )
     }
 
     /// True if a slot is in both.
     pub fn overlaps(&self, other: &SlotSet) -> bool {
-        self.spans.iter().any(|one| other.spans.iter().any(|two| one.first <= two.last && two.first <= one.last))
+        self.spans
+            .iter()
+            .any(|one| other.spans.iter().any(|two| one.first <= two.last && two.first <= one.last))
     }
 
     /// Proves that the spans are as they must be; says what is wrong otherwise.

@@ -81,7 +81,9 @@ impl SlotTable {
         let mut joined: Vec<SlotRange> = Vec::with_capacity(self.ranges.len());
         for range in std::mem::take(&mut self.ranges) {
             match joined.last_mut() {
-                Some(last) if last.group == range.group && last.last + 1 == range.first => last.last = range.last,
+                Some(last) if last.group == range.group && last.last + 1 == range.first => {
+                    last.last = range.last
+                }
                 _ => joined.push(range),
             }
         }

@@ -62,6 +62,11 @@ impl<'a> Changes<'a> {
         Ok(rows)
     }
 
+    /// The rows that change, as far as the entry has come; none of an entry that replaces every row.
+    pub fn changed(&self) -> &[(Vec<u8>, Option<Vec<u8>>)] {
+        &self.batch.changes
+    }
+
     /// Members are to take a digest of the rows as the entry leaves them.
     pub fn order_digest(&mut self, order: DigestOrder) {
         self.digest = Some(order);

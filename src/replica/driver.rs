@@ -13,7 +13,7 @@ use super::fetch;
 use super::inbox::{INBOX, Inbox, Job, Submitted};
 use super::machine::Machine;
 use super::member::{Flush, Look, Member, NOBODY, Outputs, Rim, Ticket};
-use super::shared::{Live, Members, Shared, as_refusal, lock, yield_to_others};
+use super::shared::{Live, Members, SHIFTING, Shared, as_refusal, lock, yield_to_others};
 use super::snapshot::Held;
 use super::space::Space;
 use super::transport::{Transport, Wire};
@@ -141,6 +141,10 @@ impl<M: Machine> Rim for DriverRim<'_, M> {
         if let Some(transport) = self.transport {
             transport.send(messages);
         }
+    }
+
+    fn shift(&mut self) {
+        self.shared.shifts.store(SHIFTING, Ordering::SeqCst);
     }
 }
 
@@ -369,6 +373,7 @@ where
         if outputs.entries > 0 || outputs.installed {
             let live = Live { state: member.state(), published: member.machine().publish() };
             *shared.live.write().unwrap_or_else(PoisonError::into_inner) = Some(live);
+            shared.shifts.store(member.machine().shifts(), Ordering::SeqCst);
             gauges.entries.fetch_add(outputs.entries, Ordering::Relaxed);
             gauges.commands.fetch_add(outputs.commands, Ordering::Relaxed);
             gauges.syncs.store(core.log().syncs(), Ordering::Relaxed);

@@ -3,10 +3,22 @@
 //! Every command reads the rows as the commands before it in the same entry left them (`Changes`), so that an
 //! entry of a thousand commands does what a thousand entries would. What is counted (keys, bytes, records that
 //! expire, remembered requests) is counted in the same batch that changes it.
+//!
+//! Slots come and go by moves (`source.rs`, `target.rs`); which rows go with a slot is known to `travel.rs`.
+
+mod counters;
+mod source;
+mod sweep;
+mod target;
+mod travel;
+
+pub use counters::Counters;
+pub use travel::{Chunk, copy_rows, outbox_rows};
 
 use super::changes::Changes;
-use super::command::{BatchCommand, Command, Condition, Put, Reply, Request};
+use super::command::{BatchCommand, Command, Condition, MoveStep, Put, Reply, Request};
 use super::machine::{Applied, DigestOrder, Machine, Position, begin_payload, open_payload};
+use super::moves::Moves;
 use super::repeats::{Last, Remembered, RequestId, Session, fingerprint};
 use crate::cluster::slots::{SlotTable, slot};
 use crate::error::{Error, Kind, Result};
@@ -23,14 +35,10 @@ pub const PAYLOAD: u8 = 1;
 pub const REMEMBER_MS: u64 = 10 * 60 * 1000;
 /// At most so many request ids and sessions are remembered; beyond it a request with a new one is refused.
 pub const MAX_REQUESTS: u64 = 1 << 20;
-/// A sweep removes at most so many records, so many request ids, and so many sessions.
-const SWEEP_ROWS: usize = 4000;
 /// The group's clock moves on at least so often while records with a time to live exist, in milliseconds.
 const CLOCK_STEP_MS: u64 = 1000;
 /// Request ids that are too old are forgotten about so often while no record expires, in milliseconds.
 const FORGET_STEP_MS: u64 = 60_000;
-/// A sweep ends after records of so many bytes: each is read once.
-const SWEEP_BYTES: u64 = 16 << 20;
 /// Stands for the slot where a command has no key.
 const NO_SLOT: u16 = crate::cluster::slots::SLOTS;
 
@@ -53,6 +61,30 @@ pub struct Published {
     pub counters: Counters,
     /// The slots that the group owns.
     pub slots: Arc<SlotTable>,
+    /// The moves that the group is in.
+    pub moves: Arc<Moves>,
+    /// Counts changes of what the group serves, since this member was opened.
+    pub shifts: u64,
+}
+
+impl Published {
+    /// Whether the group serves `slot`. Errors: `Moved` if it does not own it; `Frozen` while it is on its way to another
+    /// group.
+    pub fn serves(&self, slot: u16) -> Result<()> {
+        if self.slots.owner(slot).is_none() {
+            return Err(Error::new(Kind::Moved, format!("this group does not own slot {slot}")));
+        }
+        if self.moves.freezes(slot) {
+            return Err(frozen(slot));
+        }
+        Ok(())
+    }
+}
+
+/// The error of a request for a slot that is on its way to another group.
+pub fn frozen(slot: u16) -> Error {
+    Error::new(Kind::Frozen, format!("slot {slot} is on its way to another group; nothing was done"))
+        .hint("ask again in a moment")
 }
 
 /// The workers' machine.
@@ -60,6 +92,8 @@ pub struct Published {
 pub struct Keyspace {
     counters: Counters,
     slots: Arc<SlotTable>,
+    moves: Arc<Moves>,
+    shifts: u64,
     more_to_sweep: bool,
     swept_at: u64,
 }
@@ -76,9 +110,13 @@ impl Machine for Keyspace {
         let slots: SlotTable = serde_json::from_slice(&slots)
             .map_err(|error| Error::new(Kind::Damaged, "the row of slots is not readable").cause(error))?;
         slots.check().map_err(|why| Error::new(Kind::Damaged, why))?;
+        // A group that was in no move has no such row.
+        let moves = state.get(&keys::MOVES_ROW)?.map(|row| Moves::decode(&row)).transpose()?;
         Ok(Keyspace {
             counters: Counters::decode(&counters)?,
             slots: Arc::new(slots),
+            moves: Arc::new(moves.unwrap_or_default()),
+            shifts: 0,
             more_to_sweep: false,
             swept_at: 0,
         })
@@ -106,12 +144,13 @@ impl Machine for Keyspace {
                 })
                 .sum(),
             Command::Digest { members, .. } => 16 + 8 * members.len(),
+            Command::Move(step) => travel::size(step),
             Command::Clear | Command::Sweep => 16,
         }
     }
 
     fn alone(request: &Request) -> bool {
-        matches!(request.command, Command::Clear | Command::Sweep | Command::Digest { .. })
+        matches!(request.command, Command::Clear | Command::Sweep | Command::Digest { .. } | Command::Move(_))
     }
 
     fn needs_space(request: &Request) -> bool {
@@ -120,6 +159,8 @@ impl Machine for Keyspace {
             Command::Batch(commands) => {
                 commands.iter().any(|command| matches!(command, BatchCommand::Put(_)))
             }
+            // What is written for a move is bounded by what the source holds; it must come to its end.
+            Command::Move(step) => matches!(step, MoveStep::Copy { .. }),
             Command::Delete { .. } | Command::Clear | Command::Sweep | Command::Digest { .. } => false,
         }
     }
@@ -132,6 +173,7 @@ impl Machine for Keyspace {
     fn apply(&mut self, state: &dyn State, at: Position, payload: &[u8]) -> Result<Applied<Reply>> {
         let mut changes = Changes::new(state);
         let mut replies = Vec::new();
+        let shifts = self.shifts;
         if !payload.is_empty() {
             let (clock, commands) = open_payload(payload, PAYLOAD)?;
             let requests: Vec<Request> = postcard::from_bytes(commands).map_err(|error| {
@@ -141,12 +183,14 @@ impl Machine for Keyspace {
             for request in requests {
                 replies.push(self.answer(&mut changes, request)?);
             }
+            self.note_changes(&mut changes)?;
         }
         self.counters.index = at.index;
         self.counters.term = at.term;
         let counters = (keys::COUNTERS_ROW.to_vec(), self.counters.encode());
         let digest = changes.take_digest();
-        Ok(Applied { effect: changes.into_effect(counters), replies, digest })
+        let shifts = self.shifts != shifts;
+        Ok(Applied { effect: changes.into_effect(counters), replies, digest, shifts })
     }
 
     fn due(&self, now: u64) -> Option<Request> {
@@ -163,8 +207,17 @@ impl Machine for Keyspace {
         (self.counters.keys, self.counters.bytes)
     }
 
+    fn shifts(&self) -> u64 {
+        self.shifts
+    }
+
     fn publish(&self) -> Published {
-        Published { counters: self.counters.clone(), slots: self.slots.clone() }
+        Published {
+            counters: self.counters.clone(),
+            slots: self.slots.clone(),
+            moves: self.moves.clone(),
+            shifts: self.shifts,
+        }
     }
 }
 
@@ -174,6 +227,12 @@ impl Keyspace {
         let Some(slot) = self.one_owned_slot(&request.command) else {
             return Ok(Reply::NotOwner { slot: first_slot(&request.command) });
         };
+        if self.moves.freezes(slot) {
+            return Ok(Reply::Frozen { slot });
+        }
+        if let (Command::Clear, Some(id)) = (&request.command, self.moves.touches()) {
+            return Ok(Reply::Moving { id });
+        }
         let Some(id) = request.id else {
             return self.execute(changes, request.command);
         };
@@ -256,6 +315,8 @@ impl Keyspace {
                 changes.order_digest(DigestOrder { id, members });
                 Ok(Reply::DigestOrdered)
             }
+            Command::Move(step) if step.is_of_target() => self.step_as_target(changes, step),
+            Command::Move(step) => self.step_as_source(changes, step),
         }
     }
 
@@ -336,6 +397,9 @@ impl Keyspace {
             })?;
         }
         rows.put(keys::SLOTS_ROW.to_vec(), encode_slots(&self.slots)?);
+        if *self.moves != Moves::default() {
+            rows.put(keys::MOVES_ROW.to_vec(), self.moves.encode()?);
+        }
         changes.replace(rows);
         Ok(Reply::Cleared { keys: cleared })
     }
@@ -376,10 +440,21 @@ impl Keyspace {
     }
 
     fn remove(&mut self, changes: &mut Changes<'_>, key: &[u8], old: &Meta) {
-        self.counters.keys = self.counters.keys.saturating_sub(1);
-        self.counters.bytes = self.counters.bytes.saturating_sub(key.len() as u64 + old.size);
+        let bytes = key.len() as u64 + old.size;
+        let expires = u64::from(old.expires.is_some());
+        if self.moves.incoming.is_some() && self.moves.receives(slot(key)) {
+            // Not ours yet: counted beside our own.
+            self.count_received(|incoming| {
+                incoming.keys = incoming.keys.saturating_sub(1);
+                incoming.bytes = incoming.bytes.saturating_sub(bytes);
+                incoming.expiring = incoming.expiring.saturating_sub(expires);
+            });
+        } else {
+            self.counters.keys = self.counters.keys.saturating_sub(1);
+            self.counters.bytes = self.counters.bytes.saturating_sub(bytes);
+            self.counters.expiring = self.counters.expiring.saturating_sub(expires);
+        }
         if let Some(at) = old.expires {
-            self.counters.expiring = self.counters.expiring.saturating_sub(1);
             changes.delete(keys::expiry(at, key));
         }
         changes.delete(keys::record(key));
@@ -409,7 +484,9 @@ pub fn keys_of(command: &Command) -> Box<dyn Iterator<Item = &[u8]> + '_> {
             BatchCommand::Put(put) => &put.key[..],
             BatchCommand::Delete { key } | BatchCommand::Check { key, .. } => &key[..],
         })),
-        Command::Clear | Command::Sweep | Command::Digest { .. } => Box::new(std::iter::empty()),
+        Command::Clear | Command::Sweep | Command::Digest { .. } | Command::Move(_) => {
+            Box::new(std::iter::empty())
+        }
     }
 }
 

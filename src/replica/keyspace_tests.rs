@@ -1,5 +1,6 @@
 //! The keyspace against a model, and the cases that the model does not know.
 
+use super::sweep::SWEEP_ROWS;
 use super::*;
 use crate::replica::machine::Effect;
 use crate::store::state::{View, Visit};

@@ -37,6 +37,8 @@ pub struct Applied<R> {
     pub replies: Vec<R>,
     /// Members that are to take a digest of their rows as this entry leaves them.
     pub digest: Option<DigestOrder>,
+    /// True if readers must look again at what they may read before the rows are written.
+    pub shifts: bool,
 }
 
 /// Asks members for a digest of their rows.
@@ -93,6 +95,11 @@ pub trait Machine: Send + Sized + 'static {
     /// Keys, and bytes of keys and values.
     fn size_of_state(&self) -> (u64, u64) {
         (0, 0)
+    }
+
+    /// Counts the entries that changed what the group serves, since the machine was loaded.
+    fn shifts(&self) -> u64 {
+        0
     }
 
     /// What readers need.

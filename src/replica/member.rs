@@ -347,7 +347,7 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         self.publish(rim);
         self.send(now, written.messages, rim);
         for entry in written.committed {
-            self.apply(now, &entry, outputs)?;
+            self.apply(now, &entry, rim, outputs)?;
         }
         Ok(())
     }
@@ -501,7 +501,13 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         Ok(at)
     }
 
-    fn apply(&mut self, now: u64, entry: &Entry, outputs: &mut Outputs<M::Reply, G::Building>) -> Result<()> {
+    fn apply(
+        &mut self,
+        now: u64,
+        entry: &Entry,
+        rim: &mut dyn Rim,
+        outputs: &mut Outputs<M::Reply, G::Building>,
+    ) -> Result<()> {
         let at = Position { index: entry.index, term: entry.term };
         let applied = match entry.get_entry_type() {
             EntryType::EntryNormal => self.machine.apply(&*self.state, at, &entry.data)?,
@@ -512,6 +518,9 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
             }
         };
         self.unflushed += entry.data.len() as u64;
+        if applied.shifts {
+            rim.shift();
+        }
         match applied.effect {
             Effect::Write(batch) => {
                 self.state.write(&batch)?;

@@ -28,6 +28,8 @@ pub mod keyspace;
 pub mod lease;
 pub mod machine;
 pub mod member;
+pub mod mover;
+pub mod moves;
 pub mod outputs;
 pub mod parcel;
 pub mod reader;

@@ -42,6 +42,9 @@ pub trait Rim {
     fn publish(&mut self, status: &Status);
     /// Messages to other members.
     fn send(&mut self, messages: Vec<Message>);
+    /// An entry is about to change which slots the group serves: whoever reads beside this thread must look again.
+    /// Nobody does where a member is stepped in one piece.
+    fn shift(&mut self) {}
 }
 
 /// Asks for [`State::flush`] on another thread; [`super::member::Member::flushed`] takes the answer.

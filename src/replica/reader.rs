@@ -5,6 +5,7 @@
 
 use super::keyspace::{Keyspace, Published, expired};
 use super::shared::Shared;
+use crate::cluster::moves::{SlotSet, Span};
 use crate::cluster::slots::slot;
 use crate::cluster::view::{JsonBytes, ListPage, ListedKey};
 use crate::error::{Error, Kind, Result};
@@ -13,6 +14,7 @@ use crate::store::record::{self, Record};
 use crate::store::state::State;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A page of a list ends at so many bytes.
 const PAGE_BYTES: usize = 8 << 20;
@@ -54,16 +56,26 @@ impl Reader {
 
     /// The record of `key`, unless it is absent or expired.
     ///
-    /// Errors: `Moved` if the group does not own the key's slot, `Damaged`, `Failed`.
+    /// Errors: `Moved` if the group does not own the key's slot, `Frozen` while that is about to change or has changed
+    /// since this reader was taken, `Damaged`, `Failed`.
     pub fn get(&self, key: &[u8]) -> Result<Option<Record>> {
-        self.stop_on_failure(self.look_up(key))
+        let slot = slot(key);
+        self.published.serves(slot)?;
+        let found = self.stop_on_failure(self.look_up(key))?;
+        self.check_unchanged().map(|()| found)
+    }
+
+    /// What was read is right only if the group served it until then: whoever owns a slot next may change it, and what is
+    /// left of it here is removed.
+    fn check_unchanged(&self) -> Result<()> {
+        match self.shared.shifts.load(Ordering::SeqCst) == self.published.shifts {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Frozen, "slots changed hands while this was read")
+                .hint("ask again in a moment")),
+        }
     }
 
     fn look_up(&self, key: &[u8]) -> Result<Option<Record>> {
-        let slot = slot(key);
-        if self.published.slots.owner(slot).is_none() {
-            return Err(Error::new(Kind::Moved, format!("this group does not own slot {slot}")));
-        }
         let Some(row) = self.state.get(&keys::record(key))? else { return Ok(None) };
         let record = Record::decode(row)?;
         Ok(Some(record).filter(|record| !expired(&record.meta, self.published.counters.clock)))
@@ -71,8 +83,22 @@ impl Reader {
 
     /// One page of keys in byte order; it ends at `limit` keys or 8 MiB, or after 100,000 rows: then `after` may be
     /// behind the last key, or stand there without any.
+    ///
+    /// Errors: `Frozen` while slots of the group are on their way or have changed hands since this reader was taken.
     pub fn list(&self, query: &ListQuery) -> Result<ListPage> {
-        self.stop_on_failure(self.page(query))
+        if self.published.moves.freezes_any() {
+            return Err(Error::new(Kind::Frozen, "slots of this group are on their way to another one")
+                .hint("ask again in a moment"));
+        }
+        let page = self.stop_on_failure(self.page(query))?;
+        self.check_unchanged().map(|()| page)
+    }
+
+    /// The slots that the group owns: those that a page covers.
+    pub fn slots(&self) -> SlotSet {
+        SlotSet::of(
+            self.published.slots.ranges().iter().map(|range| Span { first: range.first, last: range.last }),
+        )
     }
 
     /// A store that cannot be read is not served any further: the next key may be rotten without showing it.

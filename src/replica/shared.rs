@@ -11,6 +11,9 @@ use crate::store::state::State;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+/// No number of changes of what a group serves.
+pub(super) const SHIFTING: u64 = u64::MAX;
+
 /// What readers on other threads see of a running replica.
 pub struct Live<M: Machine> {
     /// The live generation.
@@ -65,6 +68,8 @@ pub struct Shared<M: Machine> {
     /// True once the thread has done everything that its log asked for at the start.
     pub(super) started: AtomicBool,
     pub(super) closing: AtomicBool,
+    /// [`Machine::shifts`] as published; [`SHIFTING`] while an entry changes them.
+    pub(super) shifts: AtomicU64,
     pub(super) failure: Mutex<Option<Error>>,
     pub(super) gauges: Gauges,
     pub(super) snapshots: Snapshots,
@@ -83,6 +88,7 @@ impl<M: Machine> Shared<M> {
             members: RwLock::default(),
             started: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            shifts: AtomicU64::new(0),
             failure: Mutex::new(None),
             gauges: Gauges::default(),
             snapshots: Snapshots::default(),

@@ -39,6 +39,7 @@ pub fn status(kind: Kind) -> StatusCode {
         | Kind::Closed
         | Kind::Overloaded
         | Kind::Moved
+        | Kind::Frozen
         | Kind::Failed
         | Kind::Damaged
         | Kind::Foreign
@@ -74,7 +75,7 @@ pub fn respond(error: &Error) -> HttpResponse {
         Kind::Unauthorized => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        Kind::Overloaded | Kind::NoMajority | Kind::NoWorker | Kind::Moved => {
+        Kind::Overloaded | Kind::NoMajority | Kind::NoWorker | Kind::Moved | Kind::Frozen => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}

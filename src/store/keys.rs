@@ -172,10 +172,13 @@ pub fn outbox_number(row: &[u8]) -> Option<u64> {
 
 /// The rows of one slot's remembered requests: first row, and the first row behind them.
 pub fn requests_of(slot: u16) -> (Vec<u8>, Vec<u8>) {
-    (with_prefix(REQUEST, &[&slot.to_be_bytes()]), match slot.checked_add(1) {
-        Some(next) => with_prefix(REQUEST, &[&next.to_be_bytes()]),
-        None => vec![REQUEST + 1],
-    })
+    (
+        with_prefix(REQUEST, &[&slot.to_be_bytes()]),
+        match slot.checked_add(1) {
+            Some(next) => with_prefix(REQUEST, &[&next.to_be_bytes()]),
+            None => vec![REQUEST + 1],
+        },
+    )
 }
 
 /// (slot, id) of a request row.
@@ -253,10 +256,7 @@ mod tests {
         assert_eq!(MOVES_ROW, [0x01, 0x76]);
         assert_eq!(outbox(258), [0x08, 0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(requests_of(258), (vec![0x04, 1, 2], vec![0x04, 1, 3]));
-        assert_eq!(
-            movable(),
-            [(vec![0x02], vec![0x03]), (vec![0x04], vec![0x05]), (vec![0x06], vec![0x07])]
-        );
+        assert_eq!(movable(), [(vec![0x02], vec![0x03]), (vec![0x04], vec![0x05]), (vec![0x06], vec![0x07])]);
         assert_eq!(applied_of(&[7, 1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 9]).unwrap(), (263, 2));
         assert!(applied_of(&[0; 15]).is_err());
     }
@@ -269,7 +269,8 @@ mod tests {
             prop_assert_eq!(expiry_parts(&expiry), Some((time, &key[..])));
             prop_assert_eq!(request_age_parts(&age), Some((time, slot, &key[..])));
             prop_assert_eq!(session_age_parts(&session_age(time, &session)), Some((time, session)));
-            prop_assert_eq!(request_parts(&request(slot, &key)), Some((slot, &key[..])));
+            let request = request(slot, &key);
+            prop_assert_eq!(request_parts(&request), Some((slot, &key[..])));
             prop_assert_eq!(session_of(&super::session(&session)), Some(session));
             prop_assert_eq!(outbox_number(&outbox(time)), Some(time));
         }

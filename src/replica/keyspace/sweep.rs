@@ -8,12 +8,19 @@ use crate::replica::repeats::Last;
 use crate::store::keys;
 
 /// A sweep removes at most so many records, so many request ids, and so many sessions.
-const SWEEP_ROWS: usize = 4000;
+pub(super) const SWEEP_ROWS: usize = 4000;
 /// A sweep ends after records of so many bytes: each is read once.
 const SWEEP_BYTES: u64 = 16 << 20;
 
 impl Keyspace {
-    fn sweep(&mut self, changes: &mut Changes<'_>) -> Result<Reply> {
+    /// While requests for slots wait, because another group is about to own them, nothing is removed: what follows the
+    /// copy has come to its end.
+    pub(super) fn sweep(&mut self, changes: &mut Changes<'_>) -> Result<Reply> {
+        if self.moves.freezes_any() {
+            self.more_to_sweep = false;
+            self.swept_at = self.counters.clock;
+            return Ok(Reply::Swept { rows: 0 });
+        }
         let (from, to) = keys::expiries_until(self.counters.clock);
         let expiries = changes.first_rows(&from, &to, SWEEP_ROWS)?;
         let (mut rows, mut bytes) = (0u64, 0);
@@ -55,8 +62,11 @@ impl Keyspace {
         let mut rows = 0;
         for row in ages {
             if let Some((_, slot, id)) = keys::request_age_parts(&row) {
-                if changes.get(&row)?.is_some_and(|met| met == keys::MET_ONCE) {
-                    changes.delete(keys::request(slot, id));
+                let request = keys::request(slot, id);
+                if changes.get(&request)?.is_none() {
+                    // It went with its slot.
+                } else if changes.get(&row)?.is_some_and(|met| met == keys::MET_ONCE) {
+                    changes.delete(request);
                     self.counters.requests = self.counters.requests.saturating_sub(1);
                     rows += 1;
                 } else {
