@@ -138,8 +138,8 @@ mod tests {
                 GroupView::new(1, None, vec![member(1)]),
             ],
             slots: SlotTable::whole(0),
-            moves: Vec::new(),
             master_members: Vec::new(),
+            ..ClusterView::default()
         }
     }
 

@@ -144,8 +144,8 @@ fn view(cluster: &str, masters: &[&str], workers: &[&str]) -> ClusterView {
         masters: masters.iter().map(|address| (*address).to_owned()).collect(),
         groups: workers.iter().enumerate().map(group).collect(),
         slots: if workers.is_empty() { SlotTable::default() } else { SlotTable::whole(0) },
-        moves: Vec::new(),
         master_members: Vec::new(),
+        ..ClusterView::default()
     }
 }
 

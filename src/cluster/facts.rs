@@ -1,6 +1,7 @@
 //! What the masters are told and asked: registrations, heartbeats, promotions. Fields that a later version added
 //! have defaults, so that nodes of two versions understand each other.
 
+use super::moves::{MoveFacts, SlotSet};
 use super::slots::SlotRange;
 use super::view::ClusterView;
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,18 @@ pub struct WorkerFacts {
     /// The copy of its group's data that it makes or has made in this run.
     #[serde(default)]
     pub copy: Option<CopyProgress>,
+    /// The slots that its group owns, by what it has applied.
+    #[serde(default)]
+    pub slots: SlotSet,
+    /// The move in which its group gives slots away, if it leads the group.
+    #[serde(default)]
+    pub moving: Option<MoveFacts>,
+    /// The last move that its group has done with as its source, begun or declined.
+    #[serde(default)]
+    pub moves_done: u64,
+    /// A move by which its group took slots, and which its source has not settled yet.
+    #[serde(default)]
+    pub received: Option<u64>,
 }
 
 impl WorkerFacts {

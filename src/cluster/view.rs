@@ -7,6 +7,7 @@ pub use super::facts::{
 };
 use super::facts::{first, leading, newest, yes};
 pub use super::json::{BatchBody, BatchOp, BatchReply, JsonBytes, ListPage, ListedKey, Problem};
+use super::moves::MoveOrder;
 use super::slots::{SlotTable, slot};
 pub use super::status::{GroupStatus, MasterStatus, MasterStatusEntry, WorkerStatus};
 use serde::{Deserialize, Serialize};
@@ -28,9 +29,15 @@ pub struct ClusterView {
     pub groups: Vec<GroupView>,
     /// Slot ranges and the group that owns them.
     pub slots: SlotTable,
-    /// Moves under way; none exist yet in this version.
+    /// Moves under way, by ascending id.
     #[serde(default)]
-    pub moves: Vec<serde_json::Value>,
+    pub moves: Vec<MoveOrder>,
+    /// The id that the next move gets.
+    #[serde(default)]
+    pub next_move: u64,
+    /// Bytes a second that the copy of a move may take; none: half of the time that it could.
+    #[serde(default)]
+    pub move_rate: Option<u64>,
 }
 
 /// A group and its members.

@@ -7,21 +7,23 @@ use super::directory::DirectoryMachine;
 use super::driver::{self, World};
 use super::fetch::Copied;
 use super::inbox::{Inbox, Job};
-use super::keyspace::Keyspace;
+use super::keyspace::{self, Chunk, Keyspace, Published};
 use super::machine::Machine;
 use super::member::{Member, Setup};
+use super::moves::InPhase;
 use super::parcel::{self, Gate, MASTERS, Sender};
 use super::reader::Reader;
 use super::shared::{Live, Shared, lock};
 use super::transport::Wire;
 use crate::cluster::directory::{Directory, DirectoryCommand, DirectoryReply};
 use crate::cluster::membership::{Wanted, index_of, raft_id};
+use crate::cluster::moves::{SlotSet, Span};
 use crate::error::{Error, Kind, Result};
 use crate::replica::{Folder, Role, Sizes};
 use crate::store::folder::Stores;
 use crate::store::generation::{LevelBuilding, LevelGenerations};
 use crate::store::raft_engine::EngineLog;
-use crate::store::state::Generations as _;
+use crate::store::state::{Generations as _, State};
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -75,6 +77,12 @@ pub struct Numbers {
     pub bytes: u64,
     /// The version counter.
     pub version: u64,
+    /// The slots that the group owns.
+    pub slots: SlotSet,
+    /// The last move that the group has done with as its source.
+    pub moves_done: u64,
+    /// A move by which the group took slots, and which its source has not settled yet.
+    pub received: Option<u64>,
     /// Log syncs since it was opened.
     pub syncs: u64,
     /// Entries applied since it was opened.
@@ -416,6 +424,25 @@ macro_rules! common {
 common!(KeyspaceHandle);
 common!(DirectoryHandle);
 
+/// What is applied at a member, as it moves slots.
+pub struct Applied {
+    /// What the machine published.
+    pub published: Published,
+    state: Arc<dyn State>,
+}
+
+impl Applied {
+    /// As [`super::keyspace::copy_rows`].
+    pub fn copy_rows(&self, slots: &SlotSet, after: &[u8], limit: usize) -> Result<Chunk> {
+        keyspace::copy_rows(&*self.state, slots, after, limit)
+    }
+
+    /// As [`super::keyspace::outbox_rows`].
+    pub fn outbox_rows(&self, first: u64, next: u64, limit: usize) -> Result<Chunk> {
+        keyspace::outbox_rows(&*self.state, first, next, limit)
+    }
+}
+
 /// A running replica of the keyspace. Cheap to clone; all clones are the same replica.
 #[derive(Clone)]
 pub struct KeyspaceHandle {
@@ -455,6 +482,12 @@ impl KeyspaceHandle {
         Ok((self.read(self.replica.applied_here()?), lag))
     }
 
+    /// What is applied here, for whoever moves slots. Errors: `Closed`, `Failed`.
+    pub fn applied(&self) -> Result<Applied> {
+        let Live { state, published } = self.replica.applied_here()?;
+        Ok(Applied { state, published })
+    }
+
     fn read(&self, live: Live<Keyspace>) -> Reader {
         Reader::new(live.state, live.published, self.replica.shared.clone())
     }
@@ -476,6 +509,12 @@ impl KeyspaceHandle {
             numbers.keys = live.published.counters.keys;
             numbers.bytes = live.published.counters.bytes;
             numbers.version = live.published.counters.version;
+            let Published { slots, moves, .. } = &live.published;
+            numbers.slots =
+                SlotSet::of(slots.ranges().iter().map(|range| Span { first: range.first, last: range.last }));
+            numbers.moves_done = moves.last_out;
+            let active = moves.incoming.as_ref().filter(|incoming| incoming.phase == InPhase::Active);
+            numbers.received = active.map(|incoming| incoming.id);
         }
         numbers
     }

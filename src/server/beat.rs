@@ -237,4 +237,5 @@ fn learn(site: &Site, worker: &Worker, view: ClusterView) {
         save_routes(&place.data, &view);
     }
     worker.follow(site);
+    worker.moving.wake();
 }

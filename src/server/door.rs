@@ -10,6 +10,7 @@ use super::internal;
 use super::many;
 use super::master::requests;
 use super::metrics::Label;
+use super::moving;
 use super::respond;
 use super::route::{self, Action, Route, Style};
 use super::site::Site;
@@ -217,6 +218,7 @@ impl Door {
             Action::Chunk { id, peer, after } => internal::chunk(self, id, peer, after).await,
             Action::OrderDigest => internal::order_digest(self, &asked, payload).await,
             Action::Digest(id) => internal::digest(self, id),
+            Action::Move => moving::take(self, &asked, payload).await,
         }
     }
 }
@@ -251,6 +253,7 @@ fn describe(action: &Action) -> (Label, bool) {
         | Action::Parcel
         | Action::Chunk { .. }
         | Action::OrderDigest
-        | Action::Digest(_) => (Label::Internal, false),
+        | Action::Digest(_)
+        | Action::Move => (Label::Internal, false),
     }
 }

@@ -31,6 +31,7 @@ struct Described<'a> {
     failure: Option<String>,
     masters: &'a [String],
     heartbeat: serde_json::Value,
+    moving: serde_json::Value,
 }
 
 /// Opens the worker if it was closed, and describes it.
@@ -57,6 +58,7 @@ pub(crate) async fn worker(door: &Door, index: Option<u32>) -> Result<HttpRespon
         failure: worker.node.obstacle().map(|error| error.to_string()),
         masters: &worker.masters,
         heartbeat: worker.beat.describe(),
+        moving: worker.moving.describe(),
     };
     Ok(respond::json(&document, true))
 }
@@ -199,6 +201,10 @@ pub(crate) fn worker_facts(site: &Site, worker: &Worker) -> WorkerFacts {
         last_term: numbers.last_term,
         incarnation: numbers.incarnation,
         copy: worker.copying(),
+        slots: numbers.slots,
+        moving: worker.moving.facts(),
+        moves_done: numbers.moves_done,
+        received: numbers.received,
         software: SOFTWARE.to_owned(),
     }
 }

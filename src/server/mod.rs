@@ -48,6 +48,7 @@ mod listen;
 mod many;
 mod master;
 mod metrics;
+mod moving;
 mod node;
 mod owner;
 mod patience;

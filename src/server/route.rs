@@ -106,6 +106,8 @@ pub enum Action {
     OrderDigest,
     /// A digest that was ordered (between nodes).
     Digest(u64),
+    /// A step of a move of slots (between groups).
+    Move,
 }
 
 impl Action {
@@ -186,6 +188,7 @@ enum Place<'a> {
     Chunk(&'a str),
     OrderDigest,
     Digest(&'a str),
+    Move,
 }
 
 /// Reads a request line. `path` is the raw path, beginning with `/`; `query` what stands behind `?`.
@@ -248,6 +251,7 @@ fn place(path: &str) -> Option<Place<'_>> {
         "internal" if one == Some("promote") => Place::Promote,
         "internal" if one == Some("raft") => Place::Parcel,
         "internal" if one == Some("digest") => Place::OrderDigest,
+        "internal" if one == Some("move") => Place::Move,
         "internal" => match one?.split_once('/')? {
             ("snapshot", rest) => Place::Chunk(rest),
             ("digest", rest) => Place::Digest(rest),
@@ -271,7 +275,8 @@ fn methods(place: &Place<'_>) -> &'static str {
         | Place::RegisterMaster
         | Place::Promote
         | Place::Parcel
-        | Place::OrderDigest => "POST, OPTIONS",
+        | Place::OrderDigest
+        | Place::Move => "POST, OPTIONS",
         Place::Chunk(_) | Place::Digest(_) => "GET, OPTIONS",
     }
 }
@@ -308,6 +313,7 @@ fn action(place: Place<'_>, method: &str, query: Option<&str>) -> Result<Action>
                 Place::Promote => Action::Promote,
                 Place::Parcel => Action::Parcel,
                 Place::OrderDigest => Action::OrderDigest,
+                Place::Move => Action::Move,
                 Place::Digest(text) => Action::Digest(number(text)?),
                 _ => Action::Batch,
             })

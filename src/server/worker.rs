@@ -9,6 +9,7 @@ use super::call::Caller;
 use super::config::WorkerOptions;
 use super::copying::wait_for_copy;
 use super::facts::SOFTWARE;
+use super::moving::Moving;
 use super::node::{Mode, Node};
 use super::peers::HttpWire;
 use super::site::{Place, Site};
@@ -62,6 +63,8 @@ pub(crate) struct Worker {
     pub(crate) wire: Arc<HttpWire>,
     /// The background task that keeps the master informed.
     pub(crate) beat: Heartbeat,
+    /// The background task that moves slots to other groups.
+    pub(crate) moving: Moving,
     registered: OnceLock<Registered>,
 }
 
@@ -86,6 +89,7 @@ impl Worker {
             accept_data_loss: options.accept_data_loss,
             wire,
             beat: Heartbeat::default(),
+            moving: Moving::default(),
             registered: OnceLock::new(),
         })
     }
@@ -223,6 +227,7 @@ pub(crate) fn start(site: &Arc<Site>, options: &WorkerOptions, port: u16) -> Res
     worker.node.start(folder)?;
     worker.follow(site);
     worker.beat.spawn(Arc::clone(site), caller, reply.is_some())?;
+    worker.moving.spawn(Arc::clone(site), Caller::new(options.node.token.clone()))?;
     // It is new, or its first copy was interrupted: a founder has applied something by now.
     if worker.lacks_copy() {
         wait_for_copy(site, worker, &Caller::new(options.node.token.clone()))?;

@@ -346,7 +346,7 @@ impl Directory {
             master_members: self.master_nodes.iter().map(master_view).collect(),
             groups: groups.into_values().collect(),
             slots: self.slots.clone(),
-            moves: Vec::new(),
+            ..ClusterView::default()
         }
     }
 

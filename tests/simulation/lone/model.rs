@@ -67,6 +67,8 @@ impl Model {
                 Reply::Deleted { version: self.version }
             }
             Command::Batch(commands) => self.batch(commands),
+            // A group of one in a cluster of one group moves nothing.
+            Command::Move(_) => Reply::MoveNoted,
             Command::Clear => {
                 let keys = self.keys.len() as u64;
                 self.keys.clear();
