@@ -4,9 +4,10 @@
 //! wrong with one that never becomes a request; `line`, `wire` and `patience` are its parts. `door` takes it, asks for
 //! the token ([`guard`]), reads its line ([`route`]) and refuses what another web site sent. A read of our own key is
 //! answered on the spot (`values`). A write is read whole (`body`), handed to the replica (`write`), and answered when
-//! that has replied. What this node cannot answer by itself now is an `errand`: it looks who answers for the group
-//! (`owner`), sends the request there (`forward`) with the time that is left, takes the `answer`, and looks again where
-//! somebody else came to lead. Every error becomes a problem document in [`error`], the only place that knows
+//! that has replied. What this node cannot answer by itself now is an `errand`: it looks who answers for the slot
+//! (`owner`, `given`), sends the request there (`forward`) with the time that is left, takes the `answer`, and looks again
+//! where somebody else came to lead or to own the slot (`course` is how far it is; `news` are newer routes). A list is one
+//! errand for each group that owns slots (`lists`), and `merge` makes one page of theirs. Every error becomes a problem document in [`error`], the only place that knows
 //! statuses; `respond` words the rest.
 //!
 //! The life of a node: `run` binds the port (`listen`), has it started (`worker`, `master`), watches over it and stops
@@ -29,6 +30,7 @@ pub mod condition;
 mod config;
 pub mod content_type;
 mod copying;
+mod course;
 mod door;
 mod errand;
 pub mod error;
@@ -38,6 +40,7 @@ mod forward;
 mod front;
 #[cfg(test)]
 mod front_tests;
+mod given;
 #[cfg(test)]
 mod group_tests;
 pub mod guard;
@@ -45,10 +48,15 @@ mod held;
 mod internal;
 mod line;
 mod listen;
+mod lists;
 mod many;
 mod master;
+mod merge;
 mod metrics;
+#[cfg(test)]
+mod moved_tests;
 mod moving;
+mod news;
 mod node;
 mod owner;
 mod patience;
