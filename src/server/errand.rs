@@ -26,6 +26,9 @@ use std::time::{Duration, Instant};
 /// How long an answer may take to begin before another member is asked, where that is harmless.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// No attempt begins with less time than this where the one before was put off because of a move.
+const LAST_ATTEMPT: Duration = Duration::from_millis(100);
+
 /// A request for one group.
 pub(crate) struct Errand<'a> {
     /// The thread's door.
@@ -360,11 +363,14 @@ impl<'a> Errand<'a> {
     }
 
     async fn pause(&self, course: &mut Course, wait: Wait) -> Result<()> {
-        if !course.has_time() {
+        // What is certainly not written must not end as an attempt that had no time for its answer.
+        let last = if wait == Wait::Leader { Duration::ZERO } else { LAST_ATTEMPT };
+        let left = self.deadline.saturating_duration_since(Instant::now()).saturating_sub(last);
+        if !course.has_time() || left.is_zero() {
             return Err(course.give_up(self));
         }
         course.seat(self)?;
-        tokio::time::sleep(course.pause(wait)).await;
+        tokio::time::sleep(course.pause(wait).min(left)).await;
         Ok(())
     }
 

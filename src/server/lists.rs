@@ -8,7 +8,7 @@
 
 use super::door::{Asked, Door};
 use super::errand::{Aim, Done, Errand, Manner, Stop, Wire};
-use super::forward::Seat;
+use super::forward::{MARGIN, Seat};
 use super::many::blocking;
 use super::merge::{GroupPage, Merger};
 use super::{news, percent, respond, values};
@@ -94,7 +94,7 @@ pub(crate) async fn list(
         if door.site.view().slots.ranges().is_empty() {
             return Err(door.site.no_worker());
         }
-        if Instant::now() + PAUSE >= listing.deadline {
+        if Instant::now() + PAUSE + MARGIN >= listing.deadline {
             return Err(Error::new(Kind::Frozen, "slots changed hands while their keys were listed")
                 .hint("ask again in a moment"));
         }
