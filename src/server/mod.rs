@@ -97,7 +97,7 @@ pub fn run_master(options: MasterOptions) -> Result<()> {
     let (events, ear) = channel();
     let wire = Arc::new(HttpWire::new(options.node.token.clone()));
     let master = master::Master::new(Node::new("master", replica_options(&options.node, &wire)), wire);
-    let site = Arc::new(Site::new(Member::Master(master), guard_of(&options.node), events));
+    let site = Arc::new(Site::new(Member::Master(Box::new(master)), guard_of(&options.node), events));
     let node = options.node.clone();
     run::run(&node, site, ear, move |site, port| master::start::start_master(site, &options, port))
 }
@@ -111,7 +111,7 @@ pub fn run_worker(options: WorkerOptions) -> Result<()> {
     let wire = Arc::new(HttpWire::new(options.node.token.clone()));
     let replica = Options { quorum_reads: options.quorum_reads, ..replica_options(&options.node, &wire) };
     let worker = worker::Worker::new(&options, Node::new("worker", replica), wire)?;
-    let site = Arc::new(Site::new(Member::Worker(worker), guard_of(&options.node), events));
+    let site = Arc::new(Site::new(Member::Worker(Box::new(worker)), guard_of(&options.node), events));
     let node = options.node.clone();
     run::run(&node, site, ear, move |site, port| worker::start(site, &options, port))
 }

@@ -354,8 +354,11 @@ impl Source {
         let wire = Arc::new(HttpWire::new(None));
         let worker =
             Worker::new(&options, Node::new("worker", replica_options(&options.node, &wire)), wire).unwrap();
-        let site =
-            Arc::new(Site::new(Member::Worker(worker), Guard::new(None, options.node.names()), events));
+        let site = Arc::new(Site::new(
+            Member::Worker(Box::new(worker)),
+            Guard::new(None, options.node.names()),
+            events,
+        ));
         let serving = serve(&options.node, &site, Limits::default()).unwrap();
         let port = serving.port;
         let addresses = [format!("127.0.0.1:{port}"), other.to_owned()];

@@ -43,9 +43,9 @@ pub(crate) struct Place {
 /// What a node is.
 pub(crate) enum Member {
     /// It stores keys.
-    Worker(Worker),
+    Worker(Box<Worker>),
     /// It keeps the directory.
-    Master(Master),
+    Master(Box<Master>),
 }
 
 /// Everything that the threads of a node share.

@@ -49,7 +49,8 @@ pub(super) fn patient_master(token: Option<&str>, limits: Limits) -> Running {
     let (events, ear) = channel();
     let options = node_options();
     let wire = Arc::new(HttpWire::new(None));
-    let member = Member::Master(Master::new(Node::new("master", replica_options(&options, &wire)), wire));
+    let member =
+        Member::Master(Box::new(Master::new(Node::new("master", replica_options(&options, &wire)), wire)));
     let site = Arc::new(Site::new(member, Guard::new(token.map(str::to_owned), options.names()), events));
     let serving = serve(&options, &site, limits).unwrap();
     let port = serving.port;
