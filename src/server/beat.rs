@@ -23,6 +23,8 @@ const TIMEOUT: Duration = Duration::from_millis(1500);
 pub(crate) struct Heartbeat {
     state: Mutex<State>,
     woken: Condvar,
+    /// Held by whoever takes over routes, so that the disk does not keep older ones than memory.
+    learning: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -228,8 +230,9 @@ fn ask<T>(site: &Site, worker: &Worker, mut call: impl FnMut(&str) -> Result<T>)
     Err(last)
 }
 
-/// Takes over newer routes, and what they mean for this worker's group.
-fn learn(site: &Site, worker: &Worker, view: ClusterView) {
+/// Takes over newer routes, and what they mean for this worker's group. Blocks for a write to the disk.
+pub(crate) fn learn(site: &Site, worker: &Worker, view: ClusterView) {
+    let _alone = worker.beat.learning.lock().unwrap_or_else(PoisonError::into_inner);
     if !site.learn(view.clone()) {
         return;
     }
