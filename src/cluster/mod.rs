@@ -15,6 +15,7 @@ mod facts;
 mod json;
 pub mod membership;
 pub mod moves;
+pub mod placement;
 pub mod slots;
 pub mod status;
 pub mod view;
