@@ -16,6 +16,7 @@ mod json;
 pub mod membership;
 pub mod moves;
 pub mod placement;
+pub mod planning;
 pub mod slots;
 pub mod status;
 pub mod view;
