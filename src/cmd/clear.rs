@@ -28,7 +28,11 @@ impl Args {
         let client = self.client.client()?;
         let groups = match self.index {
             Some(index) => vec![index],
-            None => client.cluster()?.groups.iter().map(|group| group.group).collect(),
+            None => {
+                let view = client.cluster()?;
+                let there = view.groups.iter().filter(|group| !group.members.is_empty());
+                there.map(|group| group.group).collect()
+            }
         };
         if !self.yes && !groups.is_empty() && !agreed(self.index)? {
             return Err(Error::new(Kind::Conflict, "nothing was cleared").hint("answer y, or say --yes"));
