@@ -58,6 +58,9 @@ pub struct GroupView {
     /// Former members, by ascending index: they never come back.
     #[serde(default)]
     pub removed: Vec<u32>,
+    /// True if its slots are to go to other groups, and then its members.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// One member of a group.
@@ -151,7 +154,15 @@ impl ClusterView {
 impl GroupView {
     /// A group in its first incarnation of which nobody was removed.
     pub fn new(group: u32, leader: Option<u32>, members: Vec<MemberView>) -> GroupView {
-        GroupView { group, leader, members, incarnation: 1, promoted: None, removed: Vec::new() }
+        GroupView {
+            group,
+            leader,
+            members,
+            incarnation: 1,
+            promoted: None,
+            removed: Vec::new(),
+            draining: false,
+        }
     }
 
     /// The member `index`.

@@ -23,6 +23,8 @@ const TIMEOUT: Duration = Duration::from_millis(1500);
 pub(crate) struct Heartbeat {
     state: Mutex<State>,
     woken: Condvar,
+    /// Held by whoever takes over routes, so that the disk does not keep older ones than memory.
+    learning: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -132,7 +134,9 @@ fn beat(site: &Site, worker: &Worker, caller: &Caller) -> Result<bool> {
     if let Some(why) = reply.refused {
         let view = site.view();
         let group = worker.group().and_then(|group| view.group(group));
-        let goes_on = group.is_some_and(|group| group.incarnation == beat.facts.incarnation);
+        // A group that was dissolved has nobody who could let go of it.
+        let goes_on = group
+            .is_some_and(|group| group.incarnation == beat.facts.incarnation && !group.members.is_empty());
         return Err(match goes_on && beat.facts.votes() {
             // Its group has not heard of it yet, or has just made it a voter: without it no majority may be left.
             true => Error::new(
@@ -228,8 +232,9 @@ fn ask<T>(site: &Site, worker: &Worker, mut call: impl FnMut(&str) -> Result<T>)
     Err(last)
 }
 
-/// Takes over newer routes, and what they mean for this worker's group.
-fn learn(site: &Site, worker: &Worker, view: ClusterView) {
+/// Takes over newer routes, and what they mean for this worker's group. Blocks for a write to the disk.
+pub(crate) fn learn(site: &Site, worker: &Worker, view: ClusterView) {
+    let _alone = worker.beat.learning.lock().unwrap_or_else(PoisonError::into_inner);
     if !site.learn(view.clone()) {
         return;
     }

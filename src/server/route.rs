@@ -11,6 +11,9 @@ pub const LONGEST_KEY: usize = 4096;
 /// The most keys of one page of a list.
 pub const LONGEST_PAGE: usize = 10_000;
 
+/// The parameters of a list.
+const LIST: [&str; 5] = ["prefix", "after", "limit", "values", "consistency"];
+
 const PATHS: &str = "the paths are /put/KEY/VALUE /put_file/KEY/PATH /get/KEY /delete/KEY /clear/IDX /close/IDX \
 /worker/IDX /master /kv/KEY /kv /batch /cluster /health /metrics";
 
@@ -108,6 +111,15 @@ pub enum Action {
     Digest(u64),
     /// A step of a move of slots (between groups).
     Move,
+    /// One page of the keys of one group (between nodes).
+    ListGroup {
+        /// The group.
+        group: u32,
+        /// Which keys.
+        query: ListQuery,
+        /// True for `consistency=stale`.
+        stale: bool,
+    },
 }
 
 impl Action {
@@ -120,6 +132,7 @@ impl Action {
                 | Action::PutFile { .. }
                 | Action::Delete { .. }
                 | Action::List { .. }
+                | Action::ListGroup { .. }
                 | Action::Batch
                 | Action::Clear(_)
         )
@@ -131,6 +144,7 @@ impl Action {
             self,
             Action::Get { .. }
                 | Action::List { .. }
+                | Action::ListGroup { .. }
                 | Action::Cluster
                 | Action::Health
                 | Action::Metrics
@@ -189,6 +203,7 @@ enum Place<'a> {
     OrderDigest,
     Digest(&'a str),
     Move,
+    ListGroup,
 }
 
 /// Reads a request line. `path` is the raw path, beginning with `/`; `query` what stands behind `?`.
@@ -252,6 +267,7 @@ fn place(path: &str) -> Option<Place<'_>> {
         "internal" if one == Some("raft") => Place::Parcel,
         "internal" if one == Some("digest") => Place::OrderDigest,
         "internal" if one == Some("move") => Place::Move,
+        "internal" if one == Some("list") => Place::ListGroup,
         "internal" => match one?.split_once('/')? {
             ("snapshot", rest) => Place::Chunk(rest),
             ("digest", rest) => Place::Digest(rest),
@@ -277,7 +293,7 @@ fn methods(place: &Place<'_>) -> &'static str {
         | Place::Parcel
         | Place::OrderDigest
         | Place::Move => "POST, OPTIONS",
-        Place::Chunk(_) | Place::Digest(_) => "GET, OPTIONS",
+        Place::Chunk(_) | Place::Digest(_) | Place::ListGroup => "GET, OPTIONS",
     }
 }
 
@@ -295,7 +311,17 @@ fn action(place: Place<'_>, method: &str, query: Option<&str>) -> Result<Action>
             Ok(Action::Delete { key: segment_key(key)?, style: Style::Classic })
         }
         Place::Key(key) => resource(decode_key(key)?, method, query),
-        Place::Keys => list(query),
+        Place::Keys => {
+            let mut query = Query::parse(query, &LIST)?;
+            let (query, stale) = list(&mut query)?;
+            Ok(Action::List { query, stale })
+        }
+        Place::ListGroup => {
+            let mut query = Query::parse(query, &[&LIST[..], &["group"]].concat())?;
+            let group = index(&query.text("group")?.unwrap_or_default())?;
+            let (query, stale) = list(&mut query)?;
+            Ok(Action::ListGroup { group, query, stale })
+        }
         Place::Chunk(rest) => chunk(rest, query),
         place => {
             no_query(query)?;
@@ -382,8 +408,8 @@ fn put(rest: &str, query: Option<&str>) -> Result<Action> {
     Ok(Action::Put { key, style: Style::Classic, value: Some(value), ttl })
 }
 
-fn list(query: Option<&str>) -> Result<Action> {
-    let mut query = Query::parse(query, &["prefix", "after", "limit", "values", "consistency"])?;
+/// Which keys a list asks for, and whether it may be stale.
+fn list(query: &mut Query) -> Result<(ListQuery, bool)> {
     let limit = match query.text("limit")? {
         None => 1000,
         Some(text) => {
@@ -399,8 +425,8 @@ fn list(query: Option<&str>) -> Result<Action> {
     for key in [Some(&prefix), after.as_ref()].into_iter().flatten().filter(|key| !key.is_empty()) {
         check_key(key)?;
     }
-    let stale = consistency(&mut query)?;
-    Ok(Action::List { query: ListQuery { prefix, after, limit, values }, stale })
+    let stale = consistency(query)?;
+    Ok((ListQuery { prefix, after, limit, values }, stale))
 }
 
 fn no_query(query: Option<&str>) -> Result<()> {
