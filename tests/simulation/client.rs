@@ -383,7 +383,11 @@ impl Client {
                 self.known = history.learn(&request, &reply)?.or(self.known);
                 history.add(invoked, returned, Did::Write(request, Some(reply)));
             }
-            (Question::Write(_), Answer::Cleared(_, slots)) if self.several => {
+            // What the group owned when it was cleared nobody knows by now.
+            (Question::Write(request), Answer::Cleared(..)) if task.uncertain => {
+                history.add(invoked, None, Did::Write(request, None));
+            }
+            (Question::Write(_), Answer::Cleared(_, slots)) => {
                 history.add(invoked, returned, Did::Clear(slots));
             }
             (Question::Read(key), Answer::Record(record)) => {
@@ -394,6 +398,8 @@ impl Client {
                 }
                 history.add(invoked, returned, Did::Read(key, stamp));
             }
+            // A copy that is not there yet owns no slot.
+            (Question::ReadStale(_), Answer::Moved(_)) => {}
             (Question::ReadStale(key), Answer::Record(record)) => {
                 history.seen(&key, record)?;
             }
