@@ -131,8 +131,12 @@ fn masters_that_die_one_by_one_are_named_and_cost_no_key() {
     // It names the others, so that an empty folder there does not become a cluster of its own.
     let others = many.masters.iter().filter(|other| other.port != master.port);
     let others: Vec<String> = others.map(|other| format!("127.0.0.1:{}", other.port)).collect();
-    let wanted =
-        format!("catstore master {} --join {} --data {}", master.port, others.join(","), master.data.display());
+    let wanted = format!(
+        "catstore master {} --join {} --data {}",
+        master.port,
+        others.join(","),
+        master.data.display()
+    );
     assert_eq!(restart, wanted);
     let text = many.text_at(witness);
     assert!(text.contains(&format!("master {first} does not answer\n  start it again: {restart}")), "{text}");

@@ -130,17 +130,7 @@ fn beat(site: &Site, worker: &Worker, caller: &Caller) -> Result<bool> {
     let beat = HeartbeatRequest { run: worker.run(), facts, epoch: site.view().epoch };
     let reply = tell_all(site, worker, caller, &beat)?;
     if let Some(why) = reply.refused {
-        let view = site.view();
-        let group = worker.group().and_then(|group| view.group(group));
-        let goes_on = group.is_some_and(|group| group.incarnation == beat.facts.incarnation);
-        return Err(match goes_on && beat.facts.votes() {
-            // Its group has not heard of it yet, or has just made it a voter: without it no majority may be left.
-            true => Error::new(
-                Kind::NoMajority,
-                format!("this worker was removed: {why}; it ends when its group no longer needs its vote"),
-            ),
-            false => removed(worker, &why),
-        });
+        return Err(removed(worker, &why));
     }
     if reply.leads && !reply.register {
         worker.promote_if_told(site);

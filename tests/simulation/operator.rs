@@ -8,7 +8,7 @@ use crate::system::{MS, SECOND, System};
 use catstore::cluster::directory::{Directory, DirectoryCommand, DirectoryReply, Heard};
 use catstore::cluster::membership::{index_of, raft_id, wanted};
 use catstore::cluster::slots::SlotTable;
-use catstore::cluster::view::{RegisterMasterRequest, RegisterRequest, WorkerFacts};
+use catstore::cluster::view::{RegisterMasterRequest, RegisterRequest, WorkerFacts, needs_vote};
 use catstore::replica::core::Role;
 use catstore::replica::directory::{self, DirectoryMachine};
 use catstore::replica::keyspace::{self, Keyspace};
@@ -280,8 +280,10 @@ impl Operator {
         self.heard.insert((at, index), (sys.now, facts));
         let life = teller.life;
         let view = directory.view();
-        // One that votes stays until its group has heard of it.
-        let needed = self.heard.get(&(at, index)).is_some_and(|(_, facts)| facts.votes());
+        // One that votes stays until its group has let go of it.
+        let own = self.heard.range((at, 0)..=(at, u32::MAX));
+        let lately = own.filter(|(_, (heard, _))| sys.now - heard < ALIVE);
+        let needed = needs_vote(index, GROUP, 1, lately.map(|(_, (_, facts))| facts));
         if leads && !needed && view.group(GROUP).is_some_and(|group| group.removed.contains(&index)) {
             stop(sys, worker, masters, workers);
             return;

@@ -19,6 +19,7 @@ use crate::cluster::membership::raft_id;
 use crate::cluster::status::promotion_loses;
 use crate::cluster::view::{
     ClusterView, GroupStatus, GroupView, MasterStatus, MasterStatusEntry, WorkerFacts, WorkerStatus,
+    needs_vote,
 };
 use crate::error::{Error, Kind, Result};
 use crate::replica::handle::{DirectoryHandle, Numbers};
@@ -127,6 +128,14 @@ impl Master {
         let facts =
             beats.values().filter_map(|beat| Some((beat.facts.as_ref()?, beat.seen.elapsed() <= ALIVE)));
         self.directory().heard(group, facts)
+    }
+
+    /// True if `group` still counts on the vote of worker `index`, which says `own` of itself.
+    fn needs_vote(&self, index: u32, group: u32, own: &WorkerFacts) -> bool {
+        let beats = self.beats();
+        let alive = beats.values().filter(|beat| beat.seen.elapsed() <= ALIVE);
+        let facts = alive.filter_map(|beat| beat.facts.as_ref()).chain([own]);
+        needs_vote(index, group, self.directory().group(group).incarnation, facts)
     }
 
     /// The routes, with who leads and votes as far as heartbeats tell.
