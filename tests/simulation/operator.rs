@@ -12,7 +12,7 @@ use crate::workers::Workers;
 use catstore::cluster::directory::{Directory, DirectoryCommand, DirectoryReply, Heard, WorkerEntry};
 use catstore::cluster::membership::{index_of, raft_id, wanted};
 use catstore::cluster::slots::SlotTable;
-use catstore::cluster::view::{RegisterMasterRequest, RegisterRequest, WorkerFacts};
+use catstore::cluster::view::{RegisterMasterRequest, RegisterRequest, WorkerFacts, needs_vote};
 use catstore::replica::core::Role;
 use catstore::replica::directory::{self, DirectoryMachine};
 use catstore::replica::keyspace::{self, Keyspace};
@@ -341,8 +341,11 @@ impl Operator {
         self.heard.insert((at, index), (sys.now, facts));
         let life = teller.life;
         let view = directory.view();
-        // One that votes stays until its group has heard of it.
-        let needed = self.heard.get(&(at, index)).is_some_and(|(_, facts)| facts.votes());
+        // One that votes stays until its group has let go of it; a dissolved one has nobody who could.
+        let own = self.heard.range((at, 0)..=(at, u32::MAX));
+        let lately = own.filter(|(_, (heard, _))| sys.now - heard < ALIVE);
+        let there = view.group(group).is_some_and(|group| !group.members.is_empty());
+        let needed = there && needs_vote(index, group, 1, lately.map(|(_, (_, facts))| facts));
         if leads && !needed && view.group(group).is_some_and(|group| group.removed.contains(&index)) {
             stop(sys, worker, masters, workers);
             return;
