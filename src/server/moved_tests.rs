@@ -450,13 +450,29 @@ fn a_source_lets_requests_wait_and_sends_them_on() {
     assert!(node.get("/internal/list?group=0", "Catstore-Forwarded: 1\r\n").body.contains("\"gave_to\":1"));
 }
 
-/// Writes and reads keys of its own through one node after the other until it is told to stop; returns how often.
+/// The version that an answer names.
+fn version(answer: &Answer) -> u64 {
+    let tag = answer.head.lines().find_map(|line| line.strip_prefix("etag: \"")?.strip_suffix('"'));
+    tag.unwrap_or_else(|| panic!("{} {}", answer.head, answer.body)).parse().unwrap()
+}
+
+/// Writes and reads keys of its own through one node after the other until it is told to stop; returns how often. Some
+/// writes are said twice, under one id.
 fn rounds(nodes: &[&Running], writer: usize, stop: &AtomicBool) -> usize {
     let mut round = 0;
     while !stop.load(Ordering::Relaxed) {
         let (key, node) = (format!("w{writer}-{}", round % 40), nodes[(round + writer) % nodes.len()]);
-        let written = node.get(&format!("/put/{key}/{round}"), "");
+        let id = match round % 2 {
+            0 => String::new(),
+            _ => format!("Catstore-Request-Id: {writer:032x}:{}\r\n", round + 1),
+        };
+        let path = format!("/put/{key}/{round}");
+        let written = node.get(&path, &id);
         assert_eq!(written.status, 200, "{key}: {}", written.body);
+        if !id.is_empty() {
+            let again = nodes[(round + writer + 1) % nodes.len()].get(&path, &id);
+            assert_eq!(version(&again), version(&written), "{key}: {}", again.body);
+        }
         let node = nodes[(round / 2) % nodes.len()];
         let read = node.get(&format!("/kv/{key}"), "");
         assert_eq!((read.status, read.body.as_str()), (200, round.to_string().as_str()), "{key}");
