@@ -8,6 +8,8 @@ pub use super::facts::{
 use super::facts::{first, leading, newest, yes};
 pub use super::json::{BatchBody, BatchOp, BatchReply, JsonBytes, ListPage, ListedKey, Problem};
 use super::moves::MoveOrder;
+pub use super::orders::{CancelMoveRequest, DrainReply, DrainRequest, RebalanceRequest};
+pub use super::planning::{Plan, PlannedMove};
 use super::slots::{SlotTable, slot};
 pub use super::status::{GroupStatus, MasterStatus, MasterStatusEntry, WorkerStatus};
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,9 @@ pub struct GroupView {
     /// Former members, by ascending index: they never come back.
     #[serde(default)]
     pub removed: Vec<u32>,
+    /// True if its slots are to go to other groups, and then its members.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// One member of a group.
@@ -151,7 +156,15 @@ impl ClusterView {
 impl GroupView {
     /// A group in its first incarnation of which nobody was removed.
     pub fn new(group: u32, leader: Option<u32>, members: Vec<MemberView>) -> GroupView {
-        GroupView { group, leader, members, incarnation: 1, promoted: None, removed: Vec::new() }
+        GroupView {
+            group,
+            leader,
+            members,
+            incarnation: 1,
+            promoted: None,
+            removed: Vec::new(),
+            draining: false,
+        }
     }
 
     /// The member `index`.

@@ -1,6 +1,6 @@
 //! What a master does by itself, on a thread of its own: it follows the directory as it is applied here; it registers
 //! (again) with whoever leads, so that the others know where it is; and while it leads it declares who has been dead
-//! for too long to vote, and the settings of its command line.
+//! for too long to vote, sets the settings of its command line, orders moves of slots and notes what became of them.
 
 use super::super::call::Caller;
 use super::super::facts::SOFTWARE;
@@ -9,6 +9,7 @@ use super::super::site::{Event, Member, Site};
 use super::super::worker::refuses;
 use super::{ALIVE, Master, requests};
 use crate::cluster::directory::{Directory, DirectoryCommand, DirectoryReply, Settings};
+use crate::cluster::planning;
 use crate::cluster::view::{RegisterMasterReply, RegisterMasterRequest};
 use crate::error::{Error, Kind, Result};
 use crate::replica::handle::{DirectoryHandle, Lead};
@@ -26,6 +27,19 @@ const CALL: Duration = Duration::from_secs(3);
 /// How long another master is waited for.
 const WORD: Duration = Duration::from_millis(1500);
 
+/// What the command line says for the whole cluster, where it says something.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wishes {
+    /// Members that a group should have.
+    pub(super) replicas: Option<u32>,
+    /// After how long a silent node is unfit to vote.
+    pub(super) dead_after: Option<Duration>,
+    /// Whether slots move by themselves.
+    pub(super) rebalance: Option<bool>,
+    /// Bytes a second that the copy of a move may take.
+    pub(super) move_rate: Option<u64>,
+}
+
 /// What the thread knows.
 pub(super) struct Watch {
     site: Arc<Site>,
@@ -34,8 +48,7 @@ pub(super) struct Watch {
     /// What this master says when it registers.
     request: RegisterMasterRequest,
     /// The command line's settings, until the directory has them.
-    replicas: Option<u32>,
-    dead_after: Option<Duration>,
+    wishes: Wishes,
     /// True once the leader knows this run.
     registered: bool,
     /// When each node was last heard of, or this master began to lead.
@@ -49,25 +62,14 @@ impl Watch {
         site: Arc<Site>,
         caller: Caller,
         request: RegisterMasterRequest,
-        replicas: Option<u32>,
-        dead_after: Option<Duration>,
+        wishes: Wishes,
     ) -> Result<Watch> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
             .map_err(|error| Error::new(Kind::System, "cannot wait for the directory").cause(error))?;
         let (workers, masters) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Watch {
-            site,
-            caller,
-            runtime,
-            request,
-            replicas,
-            dead_after,
-            registered: false,
-            workers,
-            masters,
-        })
+        Ok(Watch { site, caller, runtime, request, wishes, registered: false, workers, masters })
     }
 
     /// Goes on until the node stops.
@@ -148,20 +150,41 @@ impl Watch {
             return Ok(());
         }
         self.settle(master, replica)?;
-        self.declare_dead(master, replica)
+        self.declare_dead(master, replica)?;
+        self.move_slots(master, replica)
+    }
+
+    /// Orders moves, notes what became of them, and takes out the members of drained groups.
+    fn move_slots(&mut self, master: &Master, replica: &DirectoryHandle) -> Result<()> {
+        // What was not heard yet is not gone.
+        if master.check_listened().is_err() {
+            return Ok(());
+        }
+        for command in planning::commands(&master.directory(), &master.hear()) {
+            match self.submit(replica, command.clone())? {
+                DirectoryReply::Refused { detail, .. } => log::debug!("{command:?} came too late: {detail}"),
+                reply => say_move(&command, &reply),
+            }
+        }
+        Ok(())
     }
 
     /// Brings what the command line says into the directory, once.
     fn settle(&mut self, master: &Master, replica: &DirectoryHandle) -> Result<()> {
         let now = master.directory().settings;
+        let Wishes { replicas, dead_after, rebalance, move_rate } = std::mem::take(&mut self.wishes);
         let wanted = Settings {
-            replicas: self.replicas.unwrap_or(now.replicas),
-            dead_after_ms: self.dead_after.map_or(now.dead_after_ms, |after| after.as_millis() as u64),
+            replicas: replicas.unwrap_or(now.replicas),
+            dead_after_ms: dead_after.map_or(now.dead_after_ms, |after| after.as_millis() as u64),
+            rebalance: rebalance.unwrap_or(now.rebalance),
+            move_rate: move_rate.or(now.move_rate),
         };
         if wanted != now {
-            self.submit(replica, DirectoryCommand::Settings(wanted))?;
+            if let Err(error) = self.submit(replica, DirectoryCommand::Settings(wanted)) {
+                self.wishes = Wishes { replicas, dead_after, rebalance, move_rate };
+                return Err(error);
+            }
         }
-        (self.replicas, self.dead_after) = (None, None);
         Ok(())
     }
 
@@ -246,6 +269,20 @@ fn say(command: &DirectoryCommand) {
         log::warn!("{role} {index} was not heard of for --dead-after: a live standby may take its vote");
     } else {
         log::info!("{role} {index} is back and may vote again");
+    }
+}
+
+/// Logs what becomes of moves and of those who leave.
+fn say_move(command: &DirectoryCommand, reply: &DirectoryReply) {
+    match (command, reply) {
+        (DirectoryCommand::StartMove { from, to, slots }, DirectoryReply::MoveStarted { id }) => {
+            log::info!("move {id}: {} slots go from group {from} to group {to}", slots.count());
+        }
+        (DirectoryCommand::MoveSwitched { id }, _) => log::info!("move {id}: the slots have changed hands"),
+        (DirectoryCommand::MoveDone { id, withdrawn: false }, _) => log::info!("move {id} is done"),
+        (DirectoryCommand::MoveDone { id, .. }, _) => log::info!("move {id} was called off"),
+        (DirectoryCommand::DrainMember { index }, _) => log::info!("worker {index} left its group"),
+        _ => {}
     }
 }
 
