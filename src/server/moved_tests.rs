@@ -182,6 +182,37 @@ fn a_group_that_is_not_known_yet_is_waited_for() {
 }
 
 #[test]
+fn a_group_that_has_ended_is_left_for_the_one_that_took_its_slots() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let both: Arc<Mutex<Vec<String>>> = Arc::default();
+    let known = both.clone();
+    let (two, _) = scripted(move |request| match request {
+        _ if request.starts_with("GET /cluster") => {
+            document(&view(2, &known.lock().unwrap(), SlotTable::whole(1)))
+        }
+        _ if request.starts_with("GET /internal/list") => {
+            document(&json!({"keys": []})).replacen("\r\n", "\r\nCatstore-Slots: all\r\n", 1)
+        }
+        _ => CREATED.into(),
+    });
+    *both.lock().unwrap() = vec![gone, two];
+    for list in [false, true] {
+        let master = master(None);
+        master.site.learn(view(1, &both.lock().unwrap(), SlotTable::whole(0)));
+        match list {
+            true => assert_eq!(keys(&master.get("/kv", "")), (Vec::new(), None)),
+            false => assert_eq!(put(&master, "").status, 201),
+        }
+        // One that is only down is not waited for until the deadline.
+        master.site.learn(view(3, &both.lock().unwrap(), SlotTable::whole(0)));
+        let began = Instant::now();
+        let answer = master.get(if list { "/kv" } else { "/kv/A" }, "");
+        assert_eq!((answer.status, answer.word().as_str()), (503, "no_majority"), "{}", answer.body);
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+}
+
+#[test]
 fn a_slot_on_its_way_is_waited_for() {
     let mut asked = 0;
     let (one, seen) = scripted(move |_| {
