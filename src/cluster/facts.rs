@@ -256,6 +256,10 @@ pub struct HeartbeatReply {
     /// Set if this worker was removed for good: it stops, and says this.
     #[serde(default)]
     pub refused: Option<String>,
+    /// True if a worker that was removed does not vote in its group any more, by the newest that was heard of the others:
+    /// they do not talk to it, so it may not know.
+    #[serde(default)]
+    pub released: bool,
     /// False if another master leads: its word counts for `register` and `refused`.
     #[serde(default = "yes")]
     pub leads: bool,

@@ -132,6 +132,12 @@ impl Master {
         self.directory().heard(group, facts)
     }
 
+    /// True if the group of a worker that was removed needs its vote no more.
+    fn has_released(&self, worker: &WorkerFacts) -> bool {
+        let beats = self.beats();
+        self.directory().has_released(worker, beats.values().filter_map(|beat| beat.facts.as_ref()))
+    }
+
     /// What was heard of every group.
     fn hear(&self) -> BTreeMap<u32, GroupFacts> {
         let beats = self.beats();

@@ -87,6 +87,7 @@ pub(crate) async fn heartbeat(door: &Door, asked: &Asked<'_>, payload: &mut Payl
     let known = directory.workers.get(&index);
     let register = !known.is_some_and(|entry| entry.run == request.run && entry.uuid == request.facts.uuid);
     let refused = known.and_then(|entry| entry.removed.clone());
+    let released = refused.is_some() && master.has_released(&request.facts);
     if !register && refused.is_none() {
         master.note(index, request.run, Some(request.facts));
     }
@@ -98,7 +99,7 @@ pub(crate) async fn heartbeat(door: &Door, asked: &Asked<'_>, payload: &mut Payl
     let leaders = view.leaders();
     door.site.learn_leaders(&leaders);
     let view = (request.epoch < directory.epoch).then_some(view);
-    Ok(respond::json(&HeartbeatReply { register, view, leaders, refused, leads }, false))
+    Ok(respond::json(&HeartbeatReply { register, view, leaders, refused, released, leads }, false))
 }
 
 /// `POST /internal/promote`.
