@@ -148,7 +148,12 @@ fn a_move_that_was_begun_ends_without_any_master() {
     let owned = |node: &Node| -> Option<u64> {
         let facts = node.get("/worker").must_be(200).json();
         let spans = facts["slots"].as_array()?;
-        Some(spans.iter().map(|span| span["last"].as_u64().unwrap() - span["first"].as_u64().unwrap() + 1).sum())
+        Some(
+            spans
+                .iter()
+                .map(|span| span["last"].as_u64().unwrap() - span["first"].as_u64().unwrap() + 1)
+                .sum(),
+        )
     };
     until("the target owns its share", || (owned(&six.workers[3])? == 8192).then_some(()));
     until("the source has given it away", || (owned(&six.workers[0])? == 8192).then_some(()));
