@@ -32,6 +32,9 @@ enum How {
     IsCutOff,
 }
 
+/// So many of them wait at most.
+const STRIKES: usize = 4;
+
 const PHASES: [Phase; 6] =
     [Phase::Copy, Phase::Follow, Phase::Frozen, Phase::Given, Phase::Release, Phase::Withdraw];
 
@@ -119,17 +122,18 @@ impl World {
             1 => How::Dies(Death::Power),
             _ => How::IsCutOff,
         };
-        self.strike = Some(Strike { phase, whom, how });
+        if self.strikes.len() < STRIKES {
+            self.strikes.push(Strike { phase, whom, how });
+        }
     }
 
     /// Looks whether the move of this worker's group is where somebody is to be lost.
     pub(super) fn strike_in_time(&mut self, worker: u64) {
-        let Some(strike) = self.strike.filter(|_| self.sys.faults) else { return };
-        let Some(node) = self.workers.node(worker) else { return };
-        let Some(facts) = self.carriers.facts(node).filter(|facts| facts.phase == strike.phase) else {
-            return;
-        };
-        let _ = facts;
+        let Some(node) = self.workers.node(worker).filter(|_| self.sys.faults) else { return };
+        let Some(facts) = self.carriers.facts(node) else { return };
+        let fits = |strike: &Strike| strike.phase == facts.phase;
+        let Some(position) = self.strikes.iter().position(fits) else { return };
+        let strike = self.strikes[position];
         let to = node.up.as_ref().and_then(|up| Some(up.live().1.moves.outgoing.as_ref()?.to));
         let lost: Vec<Place> = match strike.whom {
             Whom::Source => vec![Place::Worker(worker)],
@@ -142,7 +146,7 @@ impl World {
         if lost.is_empty() {
             return;
         }
-        self.strike = None;
+        self.strikes.remove(position);
         self.sys.count(name(strike.phase, strike.whom));
         let until = self.sys.now + self.sys.between(300 * MS, 6 * SECOND);
         for place in lost {

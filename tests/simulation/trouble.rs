@@ -272,8 +272,8 @@ const MOVES: Theme = Theme {
     name: "moves",
     weights: &[
         (14, MoveSlots),
-        (3, CancelMove),
-        (12, StrikeMove),
+        (5, CancelMove),
+        (14, StrikeMove),
         (2, Drain),
         (3, FoundGroup),
         (1, Share),

@@ -53,7 +53,7 @@ pub struct World {
     /// What carries out moves.
     pub carriers: Carriers,
     /// What is to go wrong in the middle of a move.
-    pub strike: Option<Strike>,
+    pub strikes: Vec<Strike>,
     owners: Owners,
     lister: Lister,
     clients: Vec<Client>,
@@ -114,7 +114,7 @@ impl World {
             most_workers,
             plots: BTreeMap::new(),
             carriers: Carriers::default(),
-            strike: None,
+            strikes: Vec::new(),
             owners: Owners::default(),
             lister: Lister::default(),
             clients: Vec::new(),
@@ -147,8 +147,8 @@ impl World {
 
     /// The worker whose move may have gone on by this event, if somebody waits for that.
     fn mover_of(&self, event: &Event) -> Option<u64> {
-        self.strike?;
         match event {
+            _ if self.strikes.is_empty() => None,
             Event::Finish(Place::Worker(worker), _) | Event::Answer(Caller::Mover { worker, .. }, _) => {
                 Some(*worker)
             }
@@ -293,6 +293,11 @@ impl World {
                 Place::Client(_) => Ok(()),
             },
             Event::Ordered(worker, ordered) => {
+                if let Some(group) = workers.group_of(worker) {
+                    let unswitched = ordered.order.as_ref().filter(|order| !order.switched);
+                    let slots = unswitched.map(|order| order.slots.clone()).unwrap_or_default();
+                    sys.moving.insert(group, slots);
+                }
                 carriers.hear(worker, ordered);
                 carriers.look(sys, workers, worker)
             }
