@@ -20,7 +20,9 @@ pub fn measure(seconds: Duration) {
         println!("groups: skipped, this system has no control groups for processors");
         return;
     };
-    println!("\n| groups, each worker held to a fifth of a core | operations a second | to one group |\n|---|---|---|");
+    println!(
+        "\n| groups, each worker held to a fifth of a core | operations a second | to one group |\n|---|---|---|"
+    );
     let mut one = None;
     for groups in 1..=4 {
         let home = Home::new();

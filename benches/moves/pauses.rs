@@ -25,7 +25,9 @@ pub fn measure(keys: u64, seconds: Duration) {
     println!("loading {keys} keys of {VALUE} bytes");
     load(first.port, keys);
     let ports = vec![master.port, first.port];
-    println!("\n| {keys} keys, {CLIENTS} clients | longest request | requests | failed | stale | shares | disk of worker 0 |");
+    println!(
+        "\n| {keys} keys, {CLIENTS} clients | longest request | requests | failed | stale | shares | disk of worker 0 |"
+    );
     println!("|---|---|---|---|---|---|---|");
     let checkers = Checkers::start(&ports);
     std::thread::sleep(seconds);

@@ -38,7 +38,10 @@ impl Args {
             self.check_agreed()?;
             return clear(&client, index, end);
         }
-        let groups = |view: &ClusterView| view.groups.iter().map(|group| group.group).collect::<Vec<_>>();
+        let groups = |view: &ClusterView| {
+            let there = view.groups.iter().filter(|group| !group.members.is_empty());
+            there.map(|group| group.group).collect::<Vec<_>>()
+        };
         let mut before = client.cluster()?;
         if before.groups.is_empty() {
             return Ok(());

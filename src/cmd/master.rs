@@ -23,6 +23,13 @@ pub struct Args {
     /// A node that is dead for so long gives its vote to a live standby; of the whole cluster too [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = dead_after)]
     dead_after: Option<Duration>,
+    /// Slots do not move by themselves, only on `catstore rebalance` and `drain`; of the whole cluster too
+    #[arg(long)]
+    no_rebalance: bool,
+    /// How many bytes a second the copy of a move takes at most, for each group; of the whole cluster too [default: half
+    /// of the time that it could]
+    #[arg(long, value_name = "BYTES", value_parser = move_rate)]
+    move_rate: Option<u64>,
     #[command(flatten)]
     node: NodeArgs,
 }
@@ -37,19 +44,39 @@ fn dead_after(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn move_rate(text: &str) -> Result<u64, String> {
+    match parse::size(text)? {
+        0 => Err("a move needs some bytes a second".to_owned()),
+        bytes => Ok(bytes as u64),
+    }
+}
+
 impl Args {
     /// Runs the master until a signal stops it.
     pub fn run(self) -> Result<()> {
         let node = self.node.node("master", self.port)?;
         parent::watch();
         let join = self.join.iter().map(|text| parse_address(text)).collect::<Result<_>>()?;
-        run_master(MasterOptions { node, join, replicas: self.replicas, dead_after: self.dead_after })
+        run_master(MasterOptions {
+            node,
+            join,
+            replicas: self.replicas,
+            dead_after: self.dead_after,
+            rebalance: self.no_rebalance.then_some(false),
+            move_rate: self.move_rate,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moves_go_on() {
+        assert_eq!(move_rate("10MB"), Ok(10_000_000));
+        assert!(move_rate("0").is_err() && move_rate("x").is_err());
+    }
 
     #[test]
     fn the_dead_are_given_time() {

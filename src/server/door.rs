@@ -9,7 +9,7 @@ use super::held;
 use super::internal;
 use super::lists;
 use super::many;
-use super::master::requests;
+use super::master::{orders, requests};
 use super::metrics::Label;
 use super::moving;
 use super::respond;
@@ -224,6 +224,9 @@ impl Door {
             Action::OrderDigest => internal::order_digest(self, &asked, payload).await,
             Action::Digest(id) => internal::digest(self, id),
             Action::Move => moving::take(self, &asked, payload).await,
+            Action::Rebalance => orders::rebalance(self, &asked, payload).await,
+            Action::Drain => orders::drain(self, &asked, payload).await,
+            Action::CancelMove => orders::cancel(self, &asked, payload).await,
         }
     }
 }
@@ -251,7 +254,7 @@ fn describe(action: &Action) -> (Label, bool) {
         Action::Cluster => (Label::Cluster, false),
         Action::Health => (Label::Health, false),
         Action::Metrics => (Label::Metrics, false),
-        Action::Promote => (Label::Other, false),
+        Action::Promote | Action::Rebalance | Action::Drain | Action::CancelMove => (Label::Other, false),
         Action::Register
         | Action::RegisterMaster
         | Action::Heartbeat

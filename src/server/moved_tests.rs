@@ -11,13 +11,15 @@ use super::run::serve;
 use super::site::{Member, Site};
 use super::wire_tests::{Answer, Running, master, node_options};
 use super::worker::{self, Worker};
-use crate::cluster::moves::SlotSet;
+use crate::cluster::moves::{MoveOrder, SlotSet, Span};
 use crate::cluster::slots::{SlotRange, SlotTable, slot};
 use crate::cluster::view::{ClusterView, GroupView, HeartbeatReply, MemberView, RegisterReply};
 use crate::replica::command::{Command, MoveStep, Reply, Request};
+use crate::replica::handle::KeyspaceHandle;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -310,38 +312,47 @@ fn one_group_with_every_slot_answers_by_itself() {
     assert!(redirected.head.contains(&format!("location: http://{one}/kv?limit=3")), "{}", redirected.head);
 }
 
-/// Worker 0, whose group owns every slot, beside group 1, which is `other`; its master is a few lines of test.
+/// A worker with a replica of its own; its master is a few lines of test.
 struct Source {
     node: Running,
     _folder: tempfile::TempDir,
 }
 
+/// What the master of workers tells them.
+type Routes = Arc<Mutex<ClusterView>>;
+
+/// Workers 0 to `count` - 1, each the founder of a group; group 0 owns every slot. Behind them come groups of `others`.
+fn workers(count: usize, others: &[String]) -> (Vec<Source>, Routes) {
+    let routes = Routes::default();
+    let (known, mut next) = (routes.clone(), 0);
+    let (master, _) = scripted(move |request| {
+        let view = known.lock().unwrap().clone();
+        if request.starts_with("POST /internal/register") {
+            let slots = if next == 0 { SlotTable::whole(0).ranges().to_vec() } else { Vec::new() };
+            let (index, note, found, incarnation) = (next, None, true, 1);
+            next += 1;
+            return document(&RegisterReply { index, group: index, note, slots, found, incarnation, view });
+        }
+        let (leaders, view) = (view.leaders(), Some(view));
+        document(&HeartbeatReply { register: false, view, leaders, refused: None, leads: true })
+    });
+    let sources: Vec<(Source, WorkerOptions)> = (0..count).map(|_| Source::new(&master)).collect();
+    let own = sources.iter().map(|(source, _)| format!("127.0.0.1:{}", source.node.port));
+    let addresses: Vec<String> = own.chain(others.iter().cloned()).collect();
+    *routes.lock().unwrap() = view(1, &addresses, SlotTable::whole(0));
+    for (source, options) in &sources {
+        worker::start(&source.node.site, options, source.node.port).unwrap();
+    }
+    (sources.into_iter().map(|(source, _)| source).collect(), routes)
+}
+
 impl Source {
-    fn start(other: &str) -> Source {
+    /// A worker that has not started.
+    fn new(master: &str) -> (Source, WorkerOptions) {
         let folder = tempfile::tempdir().unwrap();
-        let routes: Arc<Mutex<Option<ClusterView>>> = Arc::default();
-        let known = routes.clone();
-        let (master, _) = scripted(move |request| {
-            let view = known.lock().unwrap().clone().unwrap();
-            if request.starts_with("POST /internal/register") {
-                let slots = SlotTable::whole(0).ranges().to_vec();
-                let (note, found, incarnation) = (None, true, 1);
-                return document(&RegisterReply {
-                    index: 0,
-                    group: 0,
-                    note,
-                    slots,
-                    found,
-                    incarnation,
-                    view,
-                });
-            }
-            let leaders = view.leaders();
-            document(&HeartbeatReply { register: false, view: None, leaders, refused: None, leads: true })
-        });
         let mut options = WorkerOptions {
             node: node_options(),
-            masters: vec![master],
+            masters: vec![master.to_owned()],
             clone: None,
             replace: None,
             accept_data_loss: false,
@@ -352,33 +363,28 @@ impl Source {
         options.node.data = folder.path().join("w");
         let (events, ear) = channel();
         let wire = Arc::new(HttpWire::new(None));
-        let worker =
-            Worker::new(&options, Node::new("worker", replica_options(&options.node, &wire)), wire).unwrap();
-        let site = Arc::new(Site::new(
-            Member::Worker(Box::new(worker)),
-            Guard::new(None, options.node.names()),
-            events,
-        ));
+        let node = Node::new("worker", replica_options(&options.node, &wire));
+        let member = Member::Worker(Box::new(Worker::new(&options, node, wire).unwrap()));
+        let site = Arc::new(Site::new(member, Guard::new(None, options.node.names()), events));
         let serving = serve(&options.node, &site, Limits::default()).unwrap();
-        let port = serving.port;
-        let addresses = [format!("127.0.0.1:{port}"), other.to_owned()];
-        *routes.lock().unwrap() = Some(view(1, &addresses, SlotTable::whole(0)));
-        worker::start(&site, &options, port).unwrap();
-        Source { node: Running::of(site, serving, ear), _folder: folder }
+        (Source { node: Running::of(site, serving, ear), _folder: folder }, options)
+    }
+
+    fn replica(&self) -> KeyspaceHandle {
+        let Mode::Open(replica) = &*self.node.site.worker().unwrap().node.mode() else { panic!("not open") };
+        replica.clone()
     }
 
     /// Takes a step of the move, as its mover would.
     fn step(&self, step: MoveStep) {
-        let Mode::Open(replica) = &*self.node.site.worker().unwrap().node.mode() else { panic!("not open") };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let request = Request { id: None, command: Command::Move(step) };
-        let reply = runtime.block_on(replica.submit(request, Instant::now() + Duration::from_secs(5)));
+        let reply = runtime.block_on(self.replica().submit(request, Instant::now() + Duration::from_secs(5)));
         assert_eq!(reply.unwrap(), Reply::MoveNoted);
     }
 
     fn begin(&self) {
-        let of_a = SlotTable::from_ranges(vec![SlotRange { first: slot(b"A"), last: slot(b"A"), group: 0 }]);
-        let slots: SlotSet = of_a.unwrap().of(0);
+        let slots = SlotSet::of([Span { first: slot(b"A"), last: slot(b"A") }]);
         self.step(MoveStep::Begin { id: 1, attempt: 1, slots, to: 1 });
     }
 }
@@ -400,7 +406,8 @@ fn a_source_lets_requests_wait_and_sends_them_on() {
         _ if request.starts_with("POST /internal/") => refusal("no_majority", ""),
         _ => CREATED.into(),
     });
-    let source = Source::start(&other);
+    let (sources, _) = workers(1, &[other]);
+    let source = &sources[0];
     let (node, given) = (&source.node, format!("catstore-owner: {}:1", slot(b"A")));
     assert_eq!(put(node, "").status, 201);
     assert_eq!(node.get("/put/B/x", "").status, 200);
@@ -441,4 +448,86 @@ fn a_source_lets_requests_wait_and_sends_them_on() {
     let other_group = node.get("/internal/list?group=1", "Catstore-Forwarded: 1\r\n");
     assert_eq!((other_group.status, other_group.word().as_str()), (503, "moved"));
     assert!(node.get("/internal/list?group=0", "Catstore-Forwarded: 1\r\n").body.contains("\"gave_to\":1"));
+}
+
+/// Writes and reads keys of its own through one node after the other until it is told to stop; returns how often.
+fn rounds(nodes: &[&Running], writer: usize, stop: &AtomicBool) -> usize {
+    let mut round = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let (key, node) = (format!("w{writer}-{}", round % 40), nodes[(round + writer) % nodes.len()]);
+        let written = node.get(&format!("/put/{key}/{round}"), "");
+        assert_eq!(written.status, 200, "{key}: {}", written.body);
+        let node = nodes[(round / 2) % nodes.len()];
+        let read = node.get(&format!("/kv/{key}"), "");
+        assert_eq!((read.status, read.body.as_str()), (200, round.to_string().as_str()), "{key}");
+        round += 1;
+    }
+    round
+}
+
+/// Lists until it is told to stop: keys that nobody touches are always all there, once and in order.
+fn lists(nodes: &[&Running], expected: &[String], stop: &AtomicBool) -> usize {
+    let mut round = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let stale = if round % 3 == 2 { "&consistency=stale" } else { "" };
+        let (mut found, mut after) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/kv?prefix=k&limit=70{after}{stale}");
+            let (keys, next) = keys(&nodes[round % nodes.len()].get(&path, ""));
+            found.extend(keys);
+            let Some(next) = next else { break };
+            after = format!("&after={next}");
+        }
+        assert_eq!(found, expected, "round {round}");
+        round += 1;
+    }
+    round
+}
+
+#[test]
+fn half_of_the_slots_move_and_nobody_notices_though_the_masters_never_hear_of_it() {
+    let (sources, routes) = workers(2, &[]);
+    let outside = master(None);
+    outside.site.learn(routes.lock().unwrap().clone());
+    let expected: Vec<String> = (0..200).map(|number| format!("k{number:03}")).collect();
+    for key in &expected {
+        assert_eq!(outside.get(&format!("/put/{key}/{key}"), "").status, 200);
+    }
+    let nodes = [&sources[0].node, &sources[1].node, &outside];
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let mut threads: Vec<_> = (0..3)
+            .map(|writer| {
+                let (nodes, stop) = (&nodes, &stop);
+                scope.spawn(move || rounds(nodes, writer, stop))
+            })
+            .collect();
+        threads.push(scope.spawn(|| lists(&nodes, &expected, &stop)));
+        std::thread::sleep(Duration::from_millis(300));
+        let slots = SlotSet::of([Span { first: 0, last: 8191 }]);
+        {
+            let mut routes = routes.lock().unwrap();
+            routes.moves =
+                vec![MoveOrder { id: 1, slots, from: 0, to: 1, cancelled: false, switched: false }];
+            (routes.epoch, routes.next_move) = (2, 2);
+        }
+        let end = Instant::now() + Duration::from_secs(30);
+        let owned = |at: usize| sources[at].replica().applied().unwrap().published.slots.ranges().len();
+        while owned(1) == 0 && Instant::now() < end && threads.iter().all(|thread| !thread.is_finished()) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(owned(1), 1, "it moved");
+        let counts: Vec<usize> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert!(counts.iter().all(|count| *count > 3), "{counts:?}");
+    });
+    assert!(nodes.iter().all(|node| node.site.view().slots.count(1) == 0), "nobody told the nodes");
+    for node in nodes {
+        for key in &expected {
+            let read = node.get(&format!("/kv/{key}?consistency=stale"), "");
+            assert_eq!((read.status, &read.body), (200, key));
+        }
+        assert_eq!(node.get("/kv?prefix=w", "").status, 200);
+    }
 }

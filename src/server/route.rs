@@ -120,6 +120,12 @@ pub enum Action {
         /// True for `consistency=stale`.
         stale: bool,
     },
+    /// Move slots until every group has its share.
+    Rebalance,
+    /// Let a group, or one worker, leave.
+    Drain,
+    /// Call a move off.
+    CancelMove,
 }
 
 impl Action {
@@ -204,6 +210,9 @@ enum Place<'a> {
     Digest(&'a str),
     Move,
     ListGroup,
+    Rebalance,
+    Drain,
+    CancelMove,
 }
 
 /// Reads a request line. `path` is the raw path, beginning with `/`; `query` what stands behind `?`.
@@ -268,6 +277,9 @@ fn place(path: &str) -> Option<Place<'_>> {
         "internal" if one == Some("digest") => Place::OrderDigest,
         "internal" if one == Some("move") => Place::Move,
         "internal" if one == Some("list") => Place::ListGroup,
+        "internal" if one == Some("rebalance") => Place::Rebalance,
+        "internal" if one == Some("drain") => Place::Drain,
+        "internal" if one == Some("cancel-move") => Place::CancelMove,
         "internal" => match one?.split_once('/')? {
             ("snapshot", rest) => Place::Chunk(rest),
             ("digest", rest) => Place::Digest(rest),
@@ -292,7 +304,10 @@ fn methods(place: &Place<'_>) -> &'static str {
         | Place::Promote
         | Place::Parcel
         | Place::OrderDigest
-        | Place::Move => "POST, OPTIONS",
+        | Place::Move
+        | Place::Rebalance
+        | Place::Drain
+        | Place::CancelMove => "POST, OPTIONS",
         Place::Chunk(_) | Place::Digest(_) | Place::ListGroup => "GET, OPTIONS",
     }
 }
@@ -340,6 +355,9 @@ fn action(place: Place<'_>, method: &str, query: Option<&str>) -> Result<Action>
                 Place::Parcel => Action::Parcel,
                 Place::OrderDigest => Action::OrderDigest,
                 Place::Move => Action::Move,
+                Place::Rebalance => Action::Rebalance,
+                Place::Drain => Action::Drain,
+                Place::CancelMove => Action::CancelMove,
                 Place::Digest(text) => Action::Digest(number(text)?),
                 _ => Action::Batch,
             })

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Running {
     pub(super) site: Arc<Site>,
     pub(super) serving: Option<Serving>,
-    port: u16,
+    pub(super) port: u16,
     _events: Mutex<Receiver<Event>>,
 }
 

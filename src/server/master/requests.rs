@@ -145,7 +145,7 @@ fn another_cluster(data: &str, theirs: &str, ours: &str) -> Error {
 }
 
 /// The replica, if this master leads. Errors: `Moved` with the master that does, `NoMajority`.
-fn leading(site: &Site, master: &Master) -> Result<DirectoryHandle> {
+pub(super) fn leading(site: &Site, master: &Master) -> Result<DirectoryHandle> {
     let replica = site.with_open(&master.node.mode(), |replica| Ok(replica.clone()))?;
     match replica.lead() {
         Lead::Here => Ok(replica),
@@ -162,7 +162,7 @@ fn leading(site: &Site, master: &Master) -> Result<DirectoryHandle> {
 }
 
 /// Changes the directory, and shows the change to this node.
-async fn submit(
+pub(super) async fn submit(
     site: &Site,
     master: &Master,
     replica: &DirectoryHandle,
@@ -192,7 +192,7 @@ pub(super) fn unfit(reply: &DirectoryReply) -> Error {
     }
 }
 
-fn this_master(site: &Site) -> Result<&Master> {
+pub(super) fn this_master(site: &Site) -> Result<&Master> {
     match &site.member {
         Member::Master(master) => Ok(master),
         Member::Worker(_) => {

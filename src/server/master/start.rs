@@ -7,7 +7,7 @@ use super::super::node::Mode;
 use super::super::site::{Member, Place, Site};
 use super::super::worker::refuses;
 use super::Master;
-use super::watch::{self, Watch};
+use super::watch::{self, Watch, Wishes};
 use crate::cluster::view::{ClusterView, RegisterMasterReply, RegisterMasterRequest};
 use crate::error::{Error, Kind, Result};
 use crate::replica::{Folder, Role, found_master, join_master};
@@ -68,7 +68,13 @@ pub(crate) fn start_master(site: &Arc<Site>, options: &MasterOptions, port: u16)
     master.refresh(site);
     let request = watch::request(site, master.node.run(), &identity);
     let request = RegisterMasterRequest { starts: master.node.starts(), ..request };
-    let mut watch = Watch::new(Arc::clone(site), caller, request, options.replicas, options.dead_after)?;
+    let wishes = Wishes {
+        replicas: options.replicas,
+        dead_after: options.dead_after,
+        rebalance: options.rebalance,
+        move_rate: options.move_rate,
+    };
+    let mut watch = Watch::new(Arc::clone(site), caller, request, wishes)?;
     wait_until_known(site, master, &mut watch)?;
     std::thread::Builder::new()
         .name("master".into())
