@@ -16,7 +16,8 @@ fn status(home: &Home, master: &Node) -> Value {
 fn slots(home: &Home, master: &Node) -> Vec<(u64, u64)> {
     let status = status(home, master);
     let groups = status["groups"].as_array().expect("groups");
-    groups.iter().map(|group| (group["group"].as_u64().unwrap(), group["slots"].as_u64().unwrap())).collect()
+    let number = |group: &Value, name: &str| group[name].as_u64().expect("a number");
+    groups.iter().map(|group| (number(group, "group"), number(group, "slots"))).collect()
 }
 
 fn fill(node: &Node) {

@@ -148,7 +148,7 @@ impl Pair {
     }
 
     fn lost(&mut self) -> bool {
-        self.lossy && self.random.draw() % 5 == 0
+        self.lossy && self.random.draw().is_multiple_of(5)
     }
 
     fn order(&mut self, id: u64, slots: SlotSet) {
@@ -160,7 +160,7 @@ impl Pair {
     fn write(&mut self) {
         let key = format!("key{}", self.random.draw() % 60).into_bytes();
         let value = vec![b'v'; (self.random.draw() % 40) as usize];
-        let delete = self.random.draw() % 4 == 0;
+        let delete = self.random.draw().is_multiple_of(4);
         let command = match delete {
             true => Command::Delete { key: key.clone(), condition: Condition::Any },
             false => Command::Put(Put {
@@ -168,7 +168,7 @@ impl Pair {
                 checksum: record::checksum(&value),
                 value: value.clone(),
                 content_type: String::new(),
-                ttl: (self.random.draw() % 3 == 0).then_some(1 << 40),
+                ttl: (self.random.draw().is_multiple_of(3)).then_some(1 << 40),
                 condition: Condition::Any,
             }),
         };
@@ -266,10 +266,10 @@ impl Pair {
             if done(self) {
                 return;
             }
-            if writes && self.random.draw() % 2 == 0 {
+            if writes && self.random.draw().is_multiple_of(2) {
                 self.write();
             }
-            if self.lossy && self.random.draw() % 40 == 0 {
+            if self.lossy && self.random.draw().is_multiple_of(40) {
                 // Another one leads.
                 self.mover = Mover::default();
             }
