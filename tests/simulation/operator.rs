@@ -366,9 +366,14 @@ impl Operator {
         self.heard.insert((at, index), (sys.now, facts));
         let life = teller.life;
         let view = directory.view();
-        // One that votes stays until its group has heard of it.
-        let goes_on = view.group(group).is_some_and(|group| !group.members.is_empty());
-        let needed = goes_on && self.heard.get(&(at, index)).is_some_and(|(_, facts)| facts.votes());
+        // One that votes stays until its group has let go of it.
+        let own = self.heard.range((at, 0)..=(at, u32::MAX)).map(|(_, heard)| heard);
+        let lately = own.filter(|(heard, facts)| sys.now - heard < ALIVE && facts.group == group);
+        let known = lately.map(|(_, facts)| facts).filter(|facts| !facts.voters.is_empty());
+        let newest = known.max_by_key(|facts| facts.applied);
+        let votes =
+            newest.is_some_and(|facts| facts.voters.contains(&index) || facts.outgoing.contains(&index));
+        let needed = votes && view.group(group).is_some_and(|group| !group.members.is_empty());
         if leads && !needed && view.group(group).is_some_and(|group| group.removed.contains(&index)) {
             stop(sys, worker, masters, workers);
             return;
