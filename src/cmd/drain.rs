@@ -2,8 +2,8 @@
 //! dissolved; its workers end.
 
 use super::options::ClientArgs;
+use super::output;
 use super::rebalance::{describe, follow, lines};
-use super::{output, text};
 use crate::cluster::view::{DrainReply, DrainRequest};
 use crate::error::Result;
 
@@ -62,16 +62,17 @@ impl Args {
 
     fn intent(&self, reply: &DrainReply) -> String {
         let group = reply.group;
-        let leaves = text::plural(reply.leaves.len() as u64, "worker");
-        let then = if self.dry_run { "would end" } else { "end" };
+        let workers: Vec<String> = reply.leaves.iter().map(|index| format!("worker {index}")).collect();
         match self.index {
             Some(index) => {
                 let leaves = if self.dry_run { "would leave" } else { "leaves" };
                 format!("worker {index} {leaves} group {group} for good; the others hold its keys\n")
             }
-            None => {
-                format!("{}then group {group} is dissolved, and its {leaves} {then}\n", describe(&reply.plan))
-            }
+            None => format!(
+                "{}then group {group} is dissolved: {} may go\n",
+                describe(&reply.plan),
+                workers.join(", ")
+            ),
         }
     }
 

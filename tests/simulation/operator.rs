@@ -12,7 +12,7 @@ use catstore::cluster::directory::{Directory, DirectoryCommand, DirectoryReply, 
 use catstore::cluster::membership::{index_of, raft_id, wanted};
 use catstore::cluster::planning;
 use catstore::cluster::slots::SlotTable;
-use catstore::cluster::view::{RegisterMasterRequest, RegisterRequest, WorkerFacts};
+use catstore::cluster::view::{RegisterMasterRequest, RegisterRequest, WorkerFacts, needs_vote};
 use catstore::replica::core::Role;
 use catstore::replica::directory::{self, DirectoryMachine};
 use catstore::replica::keyspace::{self, Keyspace};
@@ -366,14 +366,11 @@ impl Operator {
         self.heard.insert((at, index), (sys.now, facts));
         let life = teller.life;
         let view = directory.view();
-        // One that votes stays until its group has let go of it.
-        let own = self.heard.range((at, 0)..=(at, u32::MAX)).map(|(_, heard)| heard);
-        let lately = own.filter(|(heard, facts)| sys.now - heard < ALIVE && facts.group == group);
-        let known = lately.map(|(_, facts)| facts).filter(|facts| !facts.voters.is_empty());
-        let newest = known.max_by_key(|facts| facts.applied);
-        let votes =
-            newest.is_some_and(|facts| facts.voters.contains(&index) || facts.outgoing.contains(&index));
-        let needed = votes && view.group(group).is_some_and(|group| !group.members.is_empty());
+        // One that votes stays until its group has let go of it; a dissolved one has nobody who could.
+        let own = self.heard.range((at, 0)..=(at, u32::MAX));
+        let lately = own.filter(|(_, (heard, _))| sys.now - heard < ALIVE);
+        let there = view.group(group).is_some_and(|group| !group.members.is_empty());
+        let needed = there && needs_vote(index, group, 1, lately.map(|(_, (_, facts))| facts));
         if leads && !needed && view.group(group).is_some_and(|group| group.removed.contains(&index)) {
             stop(sys, worker, masters, workers);
             return;

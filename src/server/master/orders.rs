@@ -139,12 +139,12 @@ async fn drain_member(desk: &Desk<'_>, index: u32, dry_run: bool) -> Result<Drai
     };
     let group = worker.group;
     let heard = desk.master.heard(group);
-    let votes = heard.voters.contains(&index) || heard.outgoing.contains(&index);
-    let mut reply = DrainReply { group, leaves: vec![index], done: !votes, ..DrainReply::default() };
+    let mut reply = DrainReply { group, leaves: vec![index], ..DrainReply::default() };
     if worker.removed.is_some() {
+        let votes = heard.voters.contains(&index) || heard.outgoing.contains(&index);
+        reply.done = directory.group(group).dissolved || !heard.voters.is_empty() && !votes;
         return Ok(reply);
     }
-    reply.done = false;
     let command = DirectoryCommand::DrainMember { index };
     after(&directory, &command)?;
     let others = directory.members(group).any(|member| member != index);

@@ -179,11 +179,11 @@ impl Watch {
             rebalance: rebalance.unwrap_or(now.rebalance),
             move_rate: move_rate.or(now.move_rate),
         };
-        if wanted != now {
-            if let Err(error) = self.submit(replica, DirectoryCommand::Settings(wanted)) {
-                self.wishes = Wishes { replicas, dead_after, rebalance, move_rate };
-                return Err(error);
-            }
+        if wanted != now
+            && let Err(error) = self.submit(replica, DirectoryCommand::Settings(wanted))
+        {
+            self.wishes = Wishes { replicas, dead_after, rebalance, move_rate };
+            return Err(error);
         }
         Ok(())
     }
