@@ -42,6 +42,10 @@ impl Keyspace {
                 _ => changes.delete(row),
             }
         }
+        if rows > 0 && self.moves.incoming.is_some() {
+            // What it removed of slots that come in is counted there.
+            self.write_moves(changes)?;
+        }
         if let Some(until) = self.counters.clock.checked_sub(REMEMBER_MS) {
             let forgotten = [self.forget_requests(changes, until)?, self.forget_sessions(changes, until)?];
             cut |= forgotten.iter().any(|(_, full)| *full);
