@@ -3,7 +3,7 @@
 
 pub use super::facts::{
     CopyProgress, HeartbeatReply, HeartbeatRequest, PromoteReply, PromoteRequest, RegisterMasterReply,
-    RegisterMasterRequest, RegisterReply, RegisterRequest, WorkerFacts,
+    RegisterMasterRequest, RegisterReply, RegisterRequest, WorkerFacts, needs_vote,
 };
 use super::facts::{first, leading, newest, yes};
 pub use super::json::{BatchBody, BatchOp, BatchReply, JsonBytes, ListPage, ListedKey, Problem};

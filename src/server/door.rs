@@ -3,10 +3,11 @@
 
 use super::error;
 use super::facts;
-use super::forward::{self, CLUSTER, DEADLINE};
+use super::forward::{self, CLUSTER, DEADLINE, EPOCH};
 use super::guard::{self, Guard};
 use super::held;
 use super::internal;
+use super::lists;
 use super::many;
 use super::master::{orders, requests};
 use super::metrics::Label;
@@ -117,9 +118,10 @@ impl Door {
             && let Some(own) = forward::own_cluster(&self.site)
         {
             response.headers_mut().insert(CLUSTER, own.clone());
+            response.headers_mut().insert(EPOCH, HeaderValue::from(self.site.epoch()));
         }
         if forward::hops(request.headers()) > 0 {
-            forward::tell_leader(&self.site, response.headers_mut());
+            forward::tell(&self.site, &request, response.headers_mut());
         }
         if *self.site.stopping.borrow() {
             response.head_mut().set_connection_type(ConnectionType::Close);
@@ -201,7 +203,10 @@ impl Door {
             }
             Action::PutFile { key, path } => values::put_file(self, &asked, key, path).await,
             Action::Delete { key, style } => values::delete(self, &asked, key, style).await,
-            Action::List { query, stale } => many::list(self, &asked, query, stale).await,
+            Action::List { query, stale } => lists::list(self, &asked, query, stale).await,
+            Action::ListGroup { group, query, stale } => {
+                lists::list_group(self, &asked, group, query, stale).await
+            }
             Action::Batch => many::batch(self, &asked, payload).await,
             Action::Clear(index) => many::clear(self, &asked, index).await,
             Action::Close(index) => facts::close(self, index).await,
@@ -257,6 +262,7 @@ fn describe(action: &Action) -> (Label, bool) {
         | Action::Chunk { .. }
         | Action::OrderDigest
         | Action::Digest(_)
+        | Action::ListGroup { .. }
         | Action::Move => (Label::Internal, false),
     }
 }

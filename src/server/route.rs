@@ -11,6 +11,9 @@ pub const LONGEST_KEY: usize = 4096;
 /// The most keys of one page of a list.
 pub const LONGEST_PAGE: usize = 10_000;
 
+/// The parameters of a list.
+const LIST: [&str; 5] = ["prefix", "after", "limit", "values", "consistency"];
+
 const PATHS: &str = "the paths are /put/KEY/VALUE /put_file/KEY/PATH /get/KEY /delete/KEY /clear/IDX /close/IDX \
 /worker/IDX /master /kv/KEY /kv /batch /cluster /health /metrics";
 
@@ -108,6 +111,15 @@ pub enum Action {
     Digest(u64),
     /// A step of a move of slots (between groups).
     Move,
+    /// One page of the keys of one group (between nodes).
+    ListGroup {
+        /// The group.
+        group: u32,
+        /// Which keys.
+        query: ListQuery,
+        /// True for `consistency=stale`.
+        stale: bool,
+    },
     /// Move slots until every group has its share.
     Rebalance,
     /// Let a group, or one worker, leave.
@@ -126,6 +138,7 @@ impl Action {
                 | Action::PutFile { .. }
                 | Action::Delete { .. }
                 | Action::List { .. }
+                | Action::ListGroup { .. }
                 | Action::Batch
                 | Action::Clear(_)
         )
@@ -137,6 +150,7 @@ impl Action {
             self,
             Action::Get { .. }
                 | Action::List { .. }
+                | Action::ListGroup { .. }
                 | Action::Cluster
                 | Action::Health
                 | Action::Metrics
@@ -195,6 +209,7 @@ enum Place<'a> {
     OrderDigest,
     Digest(&'a str),
     Move,
+    ListGroup,
     Rebalance,
     Drain,
     CancelMove,
@@ -261,6 +276,7 @@ fn place(path: &str) -> Option<Place<'_>> {
         "internal" if one == Some("raft") => Place::Parcel,
         "internal" if one == Some("digest") => Place::OrderDigest,
         "internal" if one == Some("move") => Place::Move,
+        "internal" if one == Some("list") => Place::ListGroup,
         "internal" if one == Some("rebalance") => Place::Rebalance,
         "internal" if one == Some("drain") => Place::Drain,
         "internal" if one == Some("cancel-move") => Place::CancelMove,
@@ -292,7 +308,7 @@ fn methods(place: &Place<'_>) -> &'static str {
         | Place::Rebalance
         | Place::Drain
         | Place::CancelMove => "POST, OPTIONS",
-        Place::Chunk(_) | Place::Digest(_) => "GET, OPTIONS",
+        Place::Chunk(_) | Place::Digest(_) | Place::ListGroup => "GET, OPTIONS",
     }
 }
 
@@ -310,7 +326,17 @@ fn action(place: Place<'_>, method: &str, query: Option<&str>) -> Result<Action>
             Ok(Action::Delete { key: segment_key(key)?, style: Style::Classic })
         }
         Place::Key(key) => resource(decode_key(key)?, method, query),
-        Place::Keys => list(query),
+        Place::Keys => {
+            let mut query = Query::parse(query, &LIST)?;
+            let (query, stale) = list(&mut query)?;
+            Ok(Action::List { query, stale })
+        }
+        Place::ListGroup => {
+            let mut query = Query::parse(query, &[&LIST[..], &["group"]].concat())?;
+            let group = index(&query.text("group")?.unwrap_or_default())?;
+            let (query, stale) = list(&mut query)?;
+            Ok(Action::ListGroup { group, query, stale })
+        }
         Place::Chunk(rest) => chunk(rest, query),
         place => {
             no_query(query)?;
@@ -400,8 +426,8 @@ fn put(rest: &str, query: Option<&str>) -> Result<Action> {
     Ok(Action::Put { key, style: Style::Classic, value: Some(value), ttl })
 }
 
-fn list(query: Option<&str>) -> Result<Action> {
-    let mut query = Query::parse(query, &["prefix", "after", "limit", "values", "consistency"])?;
+/// Which keys a list asks for, and whether it may be stale.
+fn list(query: &mut Query) -> Result<(ListQuery, bool)> {
     let limit = match query.text("limit")? {
         None => 1000,
         Some(text) => {
@@ -417,8 +443,8 @@ fn list(query: Option<&str>) -> Result<Action> {
     for key in [Some(&prefix), after.as_ref()].into_iter().flatten().filter(|key| !key.is_empty()) {
         check_key(key)?;
     }
-    let stale = consistency(&mut query)?;
-    Ok(Action::List { query: ListQuery { prefix, after, limit, values }, stale })
+    let stale = consistency(query)?;
+    Ok((ListQuery { prefix, after, limit, values }, stale))
 }
 
 fn no_query(query: Option<&str>) -> Result<()> {

@@ -52,24 +52,6 @@ impl Directory {
         }
     }
 
-    /// True if the group of a worker that was removed needs its vote no more: another member has applied more than the
-    /// worker has, and by that the worker has no vote. `beats` holds the last facts of each worker.
-    pub fn has_released<'a>(
-        &self,
-        worker: &WorkerFacts,
-        beats: impl IntoIterator<Item = &'a WorkerFacts>,
-    ) -> bool {
-        let incarnation = self.group(worker.group).incarnation;
-        let there = |facts: &&WorkerFacts| {
-            let entry = self.workers.get(&facts.index).filter(|entry| entry.removed.is_none());
-            facts.belongs(worker.group, incarnation) && entry.is_some_and(|entry| entry.uuid == facts.uuid)
-        };
-        newest(beats.into_iter().filter(there)).is_some_and(|facts| {
-            let votes = facts.voters.contains(&worker.index) || facts.outgoing.contains(&worker.index);
-            facts.applied > worker.applied && !votes
-        })
-    }
-
     /// What of `heard` still holds for `group`.
     pub(super) fn still(&self, group: u32, heard: &Heard) -> Heard {
         if heard.incarnation != self.group(group).incarnation {

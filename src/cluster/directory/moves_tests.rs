@@ -4,7 +4,6 @@ use super::tests::{clone, directory, group_of, heard, join, refusal, register, r
 use super::*;
 use crate::cluster::moves::Span;
 use crate::cluster::slots::SLOTS;
-use crate::cluster::view::WorkerFacts;
 
 fn set(first: u16, last: u16) -> SlotSet {
     SlotSet::of([Span { first, last }])
@@ -130,27 +129,6 @@ fn a_member_leaves_its_group() {
     assert_eq!(directory.view().group(0).unwrap().removed, [1]);
     refusal(done(&mut directory, DirectoryCommand::DrainMember { index: 9 }), "no worker 9 to drain");
     refusal(register(&mut directory, request("b", 3002, 2), &[]), "worker 1 was removed: it left its group");
-}
-
-#[test]
-fn who_left_ends_once_the_others_have_gone_on_without_its_vote() {
-    let mut directory = group_of(3);
-    done(&mut directory, DirectoryCommand::DrainMember { index: 1 }).unwrap();
-    let facts = |index: u32, uuid: &str, applied, voters: &[u32]| WorkerFacts {
-        index,
-        uuid: uuid.into(),
-        applied,
-        voters: voters.to_vec(),
-        ..WorkerFacts::default()
-    };
-    let left = facts(1, "b", 7, &[0, 1, 2]);
-    let released = |other: WorkerFacts| directory.has_released(&left, [&left, &other]);
-    assert!(released(facts(0, "a", 8, &[0])));
-    assert!(!released(facts(0, "a", 7, &[0])), "the worker may have become a voter since");
-    assert!(!released(facts(0, "a", 8, &[0, 1, 2])));
-    assert!(!released(WorkerFacts { outgoing: vec![0, 1, 2], ..facts(0, "a", 8, &[0]) }));
-    assert!(!released(WorkerFacts { incarnation: 2, ..facts(0, "a", 8, &[0]) }));
-    assert!(!released(facts(0, "x", 8, &[0])), "a stranger");
 }
 
 #[test]

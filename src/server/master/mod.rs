@@ -21,7 +21,7 @@ use crate::cluster::placement::Waits;
 use crate::cluster::planning::{self, GroupFacts};
 use crate::cluster::status::promotion_loses;
 use crate::cluster::view::{
-    ClusterView, GroupStatus, MasterStatus, MasterStatusEntry, WorkerFacts, WorkerStatus,
+    ClusterView, GroupStatus, MasterStatus, MasterStatusEntry, WorkerFacts, WorkerStatus, needs_vote,
 };
 use crate::error::{Error, Kind, Result};
 use crate::replica::handle::{DirectoryHandle, Numbers};
@@ -132,18 +132,25 @@ impl Master {
         self.directory().heard(group, facts)
     }
 
-    /// True if the group of a worker that was removed needs its vote no more.
-    fn has_released(&self, worker: &WorkerFacts) -> bool {
-        let beats = self.beats();
-        self.directory().has_released(worker, beats.values().filter_map(|beat| beat.facts.as_ref()))
-    }
-
     /// What was heard of every group.
     fn hear(&self) -> BTreeMap<u32, GroupFacts> {
         let beats = self.beats();
         let facts =
             beats.values().filter_map(|beat| Some((beat.facts.as_ref()?, beat.seen.elapsed() <= ALIVE)));
         planning::hear(&self.directory(), facts)
+    }
+
+    /// True if `group` still counts on the vote of worker `index`, which says `own` of itself.
+    fn needs_vote(&self, index: u32, group: u32, own: &WorkerFacts) -> bool {
+        let directory = self.directory();
+        // A group that was dissolved has nobody who could let go of anybody.
+        if directory.members(group).next().is_none() {
+            return false;
+        }
+        let beats = self.beats();
+        let alive = beats.values().filter(|beat| beat.seen.elapsed() <= ALIVE);
+        let facts = alive.filter_map(|beat| beat.facts.as_ref()).chain([own]);
+        needs_vote(index, group, directory.group(group).incarnation, facts)
     }
 
     /// The routes, with who leads and votes as far as heartbeats tell.

@@ -86,9 +86,12 @@ pub(crate) async fn heartbeat(door: &Door, asked: &Asked<'_>, payload: &mut Payl
     let index = request.facts.index;
     let known = directory.workers.get(&index);
     let register = !known.is_some_and(|entry| entry.run == request.run && entry.uuid == request.facts.uuid);
-    let refused = known.and_then(|entry| entry.removed.clone());
-    let released = refused.is_some() && master.has_released(&request.facts);
-    if !register && refused.is_none() {
+    let removed = known.is_some_and(|entry| entry.removed.is_some());
+    // Its group may not have heard of that yet, or may have just made it a voter: then it stays until it is let go.
+    let refused = known
+        .filter(|entry| removed && !master.needs_vote(index, entry.group, &request.facts))
+        .and_then(|entry| entry.removed.clone());
+    if !register && !removed {
         master.note(index, request.run, Some(request.facts));
     }
     let leads = door
@@ -99,7 +102,7 @@ pub(crate) async fn heartbeat(door: &Door, asked: &Asked<'_>, payload: &mut Payl
     let leaders = view.leaders();
     door.site.learn_leaders(&leaders);
     let view = (request.epoch < directory.epoch).then_some(view);
-    Ok(respond::json(&HeartbeatReply { register, view, leaders, refused, released, leads }, false))
+    Ok(respond::json(&HeartbeatReply { register, view, leaders, refused, leads }, false))
 }
 
 /// `POST /internal/promote`.
