@@ -8,6 +8,7 @@ use crate::cluster::slots::SlotTable;
 use crate::cluster::view::{ClusterView, RegisterMasterReply, RegisterReply};
 use crate::error::{Error, Kind, Result};
 use crate::replica::Folder;
+use crate::store::identity::{self, FIRST_INCARNATION};
 use raft::eraftpb::ConfState;
 use std::path::Path;
 
@@ -23,6 +24,10 @@ pub fn found_master(folder: &mut Folder, address: &str, options: &Options) -> Re
         return Ok(());
     }
     let mut identity = folder.identity().clone();
+    if identity.incarnation > FIRST_INCARNATION {
+        let detail = format!("the recovery of the masters into {} was cut short", folder.path().display());
+        return Err(Error::new(Kind::Conflict, detail).hint("say --recover again"));
+    }
     let cluster = match identity.cluster.clone() {
         Some(cluster) => cluster,
         None => {
@@ -42,6 +47,32 @@ pub fn found_master(folder: &mut Folder, address: &str, options: &Options) -> Re
         ..Directory::default()
     };
     folder.found(lone_voter(FIRST_MASTER), &directory::founding_rows(&directory)?, options.sizes)
+}
+
+/// Makes the stores of a master whose directory was recovered from what the workers know; it is the only master, with
+/// this index. Errors: `Conflict` if the folder belongs to another cluster or has stores.
+pub fn recover_master(
+    folder: &mut Folder,
+    directory: &Directory,
+    index: u32,
+    options: &Options,
+) -> Result<()> {
+    let mut identity = folder.identity().clone();
+    if let Some(cluster) = identity.cluster.filter(|cluster| *cluster != directory.cluster) {
+        let detail =
+            format!("{} belongs to cluster {cluster}, not to {}", folder.path().display(), directory.cluster);
+        return Err(Error::new(Kind::Conflict, detail).hint("name an empty folder with --data"));
+    }
+    identity.cluster = Some(directory.cluster.clone());
+    identity.index = Some(index);
+    identity.incarnation = directory.incarnation;
+    folder.save(identity)?;
+    folder.found(lone_voter(index), &directory::founding_rows(directory)?, options.sizes)
+}
+
+/// True if `path` is a data folder with stores in it. Nothing is created.
+pub fn holds_stores(path: &Path) -> Result<bool> {
+    Ok(identity::read(path)?.is_some_and(|identity| identity.stores))
 }
 
 /// Makes the stores of a worker that the master registered: those of a group of its own (`found`, with the `slots` of

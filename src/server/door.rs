@@ -219,6 +219,8 @@ impl Door {
             Action::OrderDigest => internal::order_digest(self, &asked, payload).await,
             Action::Digest(id) => internal::digest(self, id),
             Action::Move => moving::take(self, &asked, payload).await,
+            Action::Facts => facts::lasting(&self.site),
+            Action::Recovered => facts::recovered(self, &asked, payload).await,
         }
     }
 }
@@ -254,6 +256,8 @@ fn describe(action: &Action) -> (Label, bool) {
         | Action::Chunk { .. }
         | Action::OrderDigest
         | Action::Digest(_)
-        | Action::Move => (Label::Internal, false),
+        | Action::Move
+        | Action::Facts
+        | Action::Recovered => (Label::Internal, false),
     }
 }

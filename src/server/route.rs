@@ -108,6 +108,10 @@ pub enum Action {
     Digest(u64),
     /// A step of a move of slots (between groups).
     Move,
+    /// What a worker knows, should the masters be lost; it is not opened (between nodes).
+    Facts,
+    /// Recovered masters say who they are (between nodes).
+    Recovered,
 }
 
 impl Action {
@@ -136,6 +140,7 @@ impl Action {
                 | Action::Metrics
                 | Action::Chunk { .. }
                 | Action::Digest(_)
+                | Action::Facts
         )
     }
 }
@@ -189,6 +194,8 @@ enum Place<'a> {
     OrderDigest,
     Digest(&'a str),
     Move,
+    Facts,
+    Recovered,
 }
 
 /// Reads a request line. `path` is the raw path, beginning with `/`; `query` what stands behind `?`.
@@ -252,6 +259,8 @@ fn place(path: &str) -> Option<Place<'_>> {
         "internal" if one == Some("raft") => Place::Parcel,
         "internal" if one == Some("digest") => Place::OrderDigest,
         "internal" if one == Some("move") => Place::Move,
+        "internal" if one == Some("facts") => Place::Facts,
+        "internal" if one == Some("recovered") => Place::Recovered,
         "internal" => match one?.split_once('/')? {
             ("snapshot", rest) => Place::Chunk(rest),
             ("digest", rest) => Place::Digest(rest),
@@ -276,8 +285,9 @@ fn methods(place: &Place<'_>) -> &'static str {
         | Place::Promote
         | Place::Parcel
         | Place::OrderDigest
-        | Place::Move => "POST, OPTIONS",
-        Place::Chunk(_) | Place::Digest(_) => "GET, OPTIONS",
+        | Place::Move
+        | Place::Recovered => "POST, OPTIONS",
+        Place::Chunk(_) | Place::Digest(_) | Place::Facts => "GET, OPTIONS",
     }
 }
 
@@ -314,6 +324,8 @@ fn action(place: Place<'_>, method: &str, query: Option<&str>) -> Result<Action>
                 Place::Parcel => Action::Parcel,
                 Place::OrderDigest => Action::OrderDigest,
                 Place::Move => Action::Move,
+                Place::Facts => Action::Facts,
+                Place::Recovered => Action::Recovered,
                 Place::Digest(text) => Action::Digest(number(text)?),
                 _ => Action::Batch,
             })

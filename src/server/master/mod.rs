@@ -5,6 +5,7 @@
 //! the directory as it is applied, tells the others where this master is, and declares who is dead. [`start`] founds a
 //! cluster or joins one. While a master is closed its last directory still answers heartbeats and routes requests.
 
+pub(crate) mod recover;
 pub(crate) mod requests;
 pub(crate) mod start;
 mod watch;
