@@ -8,11 +8,12 @@
 //! Refused: answers of two clusters, two folders under one index, slots whose owner is not certain. Then it takes more
 //! workers to answer. Lost for good: what only the masters knew (the settings, why somebody was removed).
 
+mod remarks;
 mod slots;
 #[cfg(test)]
 mod tests;
 
-use super::{Directory, GroupEntry, MasterEntry, WorkerEntry, list};
+use super::{Directory, GroupEntry, MasterEntry, WorkerEntry};
 use crate::cluster::moves::MoveOrder;
 use crate::cluster::view::{ClusterView, FactsReply, GroupView, WorkerFacts};
 use crate::error::{Error, Kind, Result};
@@ -30,6 +31,10 @@ const EPOCHS: u64 = 1000;
 pub struct Recovered {
     /// The directory, without any master that lives: [`Directory::begin_with`] adds the first.
     pub directory: Directory,
+    /// Moves that are not finished.
+    pub moves: Vec<MoveOrder>,
+    /// The id that the next move gets.
+    pub next_move: u64,
     /// What was found, what was assumed, what is lost: one line each.
     pub remarks: Vec<String>,
 }
@@ -146,7 +151,8 @@ impl Plan<'_> {
                 .hint("name more workers")
         })?;
         let remarks = self.remarks(&directory, &words, &moves);
-        Ok(Recovered { directory, remarks })
+        let next_move = self.next_move();
+        Ok(Recovered { directory, moves, next_move, remarks })
     }
 
     /// Every worker that is known: by what it says, else by the newest routes.
@@ -267,6 +273,7 @@ impl Plan<'_> {
         for order in &mut moves {
             let owners: BTreeSet<_> = order.slots.iter().map(|slot| slots.owner(slot)).collect();
             order.switched = owners.contains(&Some(order.to));
+            order.cancelled &= !order.switched;
             if owners.len() > 1 || !(order.switched || owners.contains(&Some(order.from))) {
                 let detail = format!("the slots of move {} do not belong to one of its two groups", order.id);
                 return Err(Error::new(Kind::Conflict, detail)
@@ -299,69 +306,16 @@ impl Plan<'_> {
         named.chain(groups).chain(known).max().unwrap_or_default() + MARGIN
     }
 
-    fn remarks(
-        &self,
-        directory: &Directory,
-        words: &BTreeMap<u32, Word<'_>>,
-        moves: &[MoveOrder],
-    ) -> Vec<String> {
-        let mut lines = vec![format!(
-            "cluster {}: the newest routes that a worker knows are of epoch {}, incarnation {} of the masters",
-            directory.cluster,
-            self.base.epoch,
-            self.base.rank().0
-        )];
-        if self.views.is_empty() {
-            lines.push(
-                "no worker knows any routes: workers that did not answer are unknown, name them all".into(),
-            );
-        }
-        lines.extend(directory.workers.iter().map(|(index, entry)| self.remark(*index, entry)));
-        let ids: BTreeSet<u32> = directory.workers.values().map(|worker| worker.group).collect();
-        for group in ids {
-            let (members, count) = (list(directory.members(group)), directory.slots.count(group));
-            let incarnation = directory.group(group).incarnation;
-            let why = match words.get(&group) {
-                Some(Word(facts)) => format!("as worker {} says, up to entry {}", facts.index, facts.applied),
-                None => "as the routes say: nobody who holds a copy has answered".into(),
-            };
-            lines.push(format!(
-                "group {group}, incarnation {incarnation}, members {members}: {count} slots, {why}"
-            ));
-        }
-        lines.extend(slots::changes(self.base, &directory.slots));
-        lines.extend(moves.iter().map(|order| {
-            let MoveOrder { id, from, to, .. } = order;
-            format!("move {id} of {} slots from group {from} to group {to} goes on", order.slots.count())
-        }));
-        let lost: Vec<String> = directory
-            .master_nodes
+    /// A number that no move ever had.
+    fn next_move(&self) -> u64 {
+        let views = self
+            .views
             .iter()
-            .map(|(index, master)| format!("master {index} ({})", master.address))
-            .collect();
-        let lost = if lost.is_empty() { self.base.masters.join(", ") } else { lost.join(", ") };
-        lines.push(format!(
-            "the former masters never come back: {lost}; their folders are refused from now on"
-        ));
-        lines.push("what was said with --replicas and --dead-after is forgotten: say it again".into());
-        lines.push(format!("the next new worker gets the index {}", directory.next_index));
-        lines
-    }
-
-    fn remark(&self, index: u32, entry: &WorkerEntry) -> String {
-        let place = format!("worker {index} of group {} ({})", entry.group, entry.address);
-        let told = self.facts().find(|facts| facts.index == index);
-        match (&entry.removed, told) {
-            (Some(why), _) => format!("worker {index} stays removed: {why}"),
-            (None, Some(facts)) if facts.holds_copy() => format!("{place} has answered"),
-            (None, Some(facts)) if facts.state == "open" => {
-                format!("{place} has answered, it has no copy yet")
-            }
-            (None, Some(facts)) => format!("{place} has answered, it is {}", facts.state),
-            (None, None) if entry.uuid.is_empty() => {
-                format!("{place} is SILENT: kept for the folder {} with this index", entry.data)
-            }
-            (None, None) => format!("{place} is SILENT: kept, and may come back"),
-        }
+            .flat_map(|view| view.moves.iter().map(|order| order.id + 1).chain([view.next_move]));
+        let facts = self.facts().flat_map(|facts| {
+            let moving = facts.moving.as_ref().map(|moving| moving.id);
+            [Some(facts.moves_done), facts.received, moving].into_iter().flatten().map(|id| id + 1)
+        });
+        views.chain(facts).max().unwrap_or(1) + u64::from(MARGIN)
     }
 }

@@ -80,8 +80,18 @@ impl Judge<'_> {
         self.base.moves.iter().find(|order| order.slots.contains(slot))
     }
 
+    /// True if the source of `order` has done with it: what it says of these slots is not older than that.
+    fn is_done(&self, order: &MoveOrder) -> bool {
+        self.words.get(&order.from).is_some_and(|word| word.0.moves_done >= order.id)
+    }
+
     fn is_certain(&self, group: u32) -> bool {
         self.words.get(&group).is_some_and(Word::is_certain)
+    }
+
+    /// The move by which `group` took slots lately.
+    fn received(&self, group: u32) -> Option<u64> {
+        self.words.get(&group).and_then(|word| word.0.received)
     }
 
     /// Nobody who answered owns it.
@@ -101,16 +111,22 @@ impl Judge<'_> {
         }
     }
 
-    /// One group that answered owns it.
+    /// One group that answered says that it owns it.
     fn claimed(&self, slot: u16, one: u32, routed: Option<u32>) -> Result<u32, Trouble> {
-        let silent = routed.filter(|routed| *routed != one && !self.words.contains_key(routed));
-        let Some(silent) = silent else { return Ok(one) };
+        let Some(routed) = routed.filter(|routed| *routed != one) else { return Ok(one) };
+        let silent = !self.words.contains_key(&routed);
         match self.order(slot) {
-            Some(order) if order.from == silent && order.to == one => Ok(one),
-            // The masters knew already that the silent group has taken it from this one.
-            Some(order) if order.from == one && order.to == silent => Ok(silent),
+            Some(order) if (order.from, order.to) == (routed, one) => {
+                let took =
+                    self.received(one) == Some(order.id) || self.is_certain(routed) || self.is_done(order);
+                if took || self.is_certain(one) { Ok(one) } else { Err(Trouble::Claimed(vec![one, routed])) }
+            }
+            // The masters knew already that it has changed hands.
+            Some(order) if (order.from, order.to) == (one, routed) => Ok(routed),
             _ if self.is_certain(one) => Ok(one),
-            _ => Err(Trouble::Claimed(vec![one, silent])),
+            // Both members are behind their groups: the move between these is over, and in the routes.
+            None if !silent && !self.is_certain(routed) => Ok(routed),
+            _ => Err(Trouble::Claimed(vec![one, routed])),
         }
     }
 
@@ -118,7 +134,7 @@ impl Judge<'_> {
     fn contested(&self, slot: u16, several: &[u32], routed: Option<u32>) -> Result<u32, Trouble> {
         let order = self.order(slot);
         let took = |from: u32, to: u32| {
-            let received = self.words.get(&to).and_then(|word| word.0.received);
+            let received = self.received(to);
             let driven =
                 self.words.get(&from).and_then(|word| word.0.moving.as_ref()).map(|moving| moving.id);
             let ordered = order.filter(|order| (order.from, order.to) == (from, to)).map(|order| order.id);
@@ -132,6 +148,7 @@ impl Judge<'_> {
         let between = order.filter(|order| left.contains(&order.from) && left.contains(&order.to));
         let certain: Vec<u32> = left.iter().filter(|group| self.is_certain(**group)).copied().collect();
         match (&certain[..], between) {
+            (_, Some(order)) if self.is_done(order) && left.len() == 2 => Ok(order.from),
             ([one], Some(_)) if left.len() == 2 => Ok(*one),
             ([one], None) if routed == Some(*one) => Ok(*one),
             ([], Some(order)) if order.switched && left.len() == 2 => Ok(order.to),
