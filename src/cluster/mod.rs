@@ -15,6 +15,8 @@ mod facts;
 mod json;
 pub mod membership;
 pub mod moves;
+pub mod placement;
+pub mod planning;
 pub mod slots;
 pub mod status;
 pub mod view;

@@ -70,6 +70,9 @@ pub struct GroupView {
     /// Former members, by ascending index: they never come back.
     #[serde(default)]
     pub removed: Vec<u32>,
+    /// True if its slots are to go to other groups, and then its members.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// One member of a group.
@@ -176,6 +179,7 @@ impl GroupView {
             promoted: None,
             founder: None,
             removed: Vec::new(),
+            draining: false,
         }
     }
 

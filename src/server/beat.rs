@@ -133,7 +133,9 @@ fn beat(site: &Site, worker: &Worker, caller: &Caller) -> Result<bool> {
     if let Some(why) = reply.refused {
         let view = site.view();
         let group = worker.group().and_then(|group| view.group(group));
-        let goes_on = group.is_some_and(|group| group.incarnation == beat.facts.incarnation);
+        // A group that was dissolved has nobody who could let go of it.
+        let goes_on = group
+            .is_some_and(|group| group.incarnation == beat.facts.incarnation && !group.members.is_empty());
         return Err(match goes_on && beat.facts.votes() {
             // Its group has not heard of it yet, or has just made it a voter: without it no majority may be left.
             true => Error::new(

@@ -1,15 +1,20 @@
 //! The directory: what the masters agree on. A pure machine: commands in, replies out.
 //!
 //! Workers register (`register.rs`), lost ones are replaced or a member is promoted (`promote.rs`), masters join
-//! (`masters.rs`), a lost directory is built anew (`recover.rs`). What a command needs to know beside the directory, such as who is alive, travels in the command
+//! (`masters.rs`), slots move and groups leave (`moves.rs`), a lost directory is built anew (`recover.rs`). What a
+//! command needs to know beside the directory, such as who is alive, travels in the command
 //! ([`Heard`]), so that every master applies it alike.
 //!
 //! Invariants ([`Directory::check`]): an index is given once; a worker that is removed stays so; each group keeps at
-//! least one member; an incarnation only grows. A refusal changes nothing. Left out: who votes and leads, which is
+//! least one member, or is dissolved and owns nothing; an incarnation only grows; once a slot has an owner it has one for
+//! ever; a group is in one unfinished move at most. A refusal changes nothing. Left out: who votes and leads, which is
 //! decided by each group ([`super::membership`]) and known from heartbeats.
 
 mod heard;
 mod masters;
+mod moves;
+#[cfg(test)]
+mod moves_tests;
 mod promote;
 mod recover;
 mod register;
@@ -19,6 +24,8 @@ mod tests;
 pub use heard::Heard;
 pub use recover::{Recovered, recover};
 
+use super::facts::yes;
+use super::moves::{MoveOrder, SlotSet};
 use super::slots::{SlotRange, SlotTable};
 use super::view::{ClusterView, GroupView, MasterView, MemberView, RegisterMasterRequest, RegisterRequest};
 use serde::{Deserialize, Serialize};
@@ -58,12 +65,22 @@ pub struct GroupEntry {
     /// The worker that founded this incarnation with an empty folder; none: the group's first founder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub founder: Option<u32>,
+    /// True if its slots are to go to other groups, and then its members.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub draining: bool,
+    /// True once its last member has left: it never comes back.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dissolved: bool,
 }
 
 impl Default for GroupEntry {
     fn default() -> Self {
-        GroupEntry { incarnation: 1, promoted: None, founder: None }
+        GroupEntry { incarnation: 1, promoted: None, founder: None, draining: false, dissolved: false }
     }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// A registered master.
@@ -94,12 +111,25 @@ pub struct Settings {
     pub replicas: u32,
     /// A node that was not heard of for so many milliseconds is unfit to vote.
     pub dead_after_ms: u64,
+    /// True if slots move by themselves until every group has its share.
+    #[serde(default = "yes")]
+    pub rebalance: bool,
+    /// Bytes a second that the copy of a move may take; none: half of the time that it could.
+    #[serde(default)]
+    pub move_rate: Option<u64>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { replicas: 1, dead_after_ms: 600_000 }
+        Settings { replicas: 1, dead_after_ms: 600_000, rebalance: true, move_rate: None }
     }
+}
+
+/// A rebalance that somebody asked for; over once nothing is left to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebalance {
+    /// True if slots may go to groups with fewer voters.
+    pub accept_fewer_copies: bool,
 }
 
 /// A change of the directory. `alive` holds the index of every worker (or master) that the proposing master has heard
@@ -159,6 +189,46 @@ pub enum DirectoryCommand {
     },
     /// Other settings.
     Settings(Settings),
+    /// Orders a move of slots.
+    StartMove {
+        /// The group that owns them.
+        from: u32,
+        /// The group that is to own them.
+        to: u32,
+        /// The slots.
+        slots: SlotSet,
+    },
+    /// The target of a move owns the slots.
+    MoveSwitched {
+        /// The move.
+        id: u64,
+    },
+    /// A move is over.
+    MoveDone {
+        /// The move.
+        id: u64,
+        /// True if the slots stayed where they were.
+        withdrawn: bool,
+    },
+    /// Calls a move off, as long as its target does not own the slots.
+    CancelMove {
+        /// The move.
+        id: u64,
+    },
+    /// The slots of a group are to go to others, and then its members.
+    DrainGroup {
+        /// The group.
+        group: u32,
+        /// True: no, they stay.
+        undo: bool,
+    },
+    /// A worker leaves its group for good, without another in its place. The last one dissolves the group.
+    DrainMember {
+        /// The worker.
+        index: u32,
+    },
+    /// Asks for a rebalance, also if it is not done by itself; none: it is over.
+    Rebalance(Option<Rebalance>),
 }
 
 /// The directory's reply.
@@ -204,6 +274,11 @@ pub enum DirectoryReply {
         /// What to do.
         hint: Option<String>,
     },
+    /// A move is ordered.
+    MoveStarted {
+        /// Its number.
+        id: u64,
+    },
     /// Done.
     Done,
 }
@@ -237,6 +312,15 @@ pub struct Directory {
     /// What was chosen for the whole cluster.
     #[serde(default)]
     pub settings: Settings,
+    /// The moves that are not finished, by id.
+    #[serde(default)]
+    pub moves: BTreeMap<u64, MoveOrder>,
+    /// The id that the next move gets; ids begin with 1, 0 stands for that.
+    #[serde(default)]
+    pub next_move: u64,
+    /// A rebalance that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Rebalance>,
 }
 
 impl Directory {
@@ -251,6 +335,13 @@ impl Directory {
             DirectoryCommand::RemoveMaster { index, alive } => self.remove_master(*index, alive),
             DirectoryCommand::MasterDead { index, dead } => self.master_dead(*index, *dead),
             DirectoryCommand::Settings(settings) => self.set(*settings),
+            DirectoryCommand::StartMove { from, to, slots } => self.start_move(*from, *to, slots),
+            DirectoryCommand::MoveSwitched { id } => self.move_switched(*id),
+            DirectoryCommand::MoveDone { id, withdrawn } => self.move_done(*id, *withdrawn),
+            DirectoryCommand::CancelMove { id } => self.cancel_move(*id),
+            DirectoryCommand::DrainGroup { group, undo } => self.drain_group(*group, *undo),
+            DirectoryCommand::DrainMember { index } => self.drain_member(*index),
+            DirectoryCommand::Rebalance(wish) => self.rebalance(*wish),
         };
         debug_assert_eq!(self.check(), Ok(()));
         reply.unwrap_or_else(|refusal| refusal)
@@ -267,10 +358,14 @@ impl Directory {
             if !worker.uuid.is_empty() && !uuids.insert(&worker.uuid) {
                 return Err(format!("worker {index} has the uuid of another"));
             }
-            if self.members(worker.group).next().is_none() {
-                return Err(format!("group {} has no member left", worker.group));
+            if self.members(worker.group).next().is_none() != self.group(worker.group).dissolved {
+                return Err(format!(
+                    "group {} has no member left, or is dissolved and has some",
+                    worker.group
+                ));
             }
         }
+        self.check_moves()?;
         for (group, entry) in &self.groups {
             let of_group = |index: &u32| self.workers.get(index).is_some_and(|worker| worker.group == *group);
             if !entry.promoted.iter().chain(&entry.founder).all(of_group) {
@@ -308,6 +403,9 @@ impl Directory {
     fn set(&mut self, settings: Settings) -> Result<DirectoryReply, DirectoryReply> {
         if settings.replicas == 0 {
             return Err(refused("a group has at least 1 member".into(), "say --replicas 1 or more"));
+        }
+        if settings.move_rate == Some(0) {
+            return Err(refused("a move needs some bytes a second".into(), "say --move-rate 1m or more"));
         }
         if self.settings != settings {
             self.settings = settings;
@@ -351,14 +449,16 @@ impl Directory {
             incarnation: self.incarnation,
             next_index: Some(self.next_index),
             uuids: self.workers.iter().map(|(index, worker)| (*index, worker.uuid.clone())).collect(),
-            ..ClusterView::default()
+            moves: self.moves.values().cloned().collect(),
+            next_move: self.next_move.max(1),
+            move_rate: self.settings.move_rate,
         }
     }
 
     /// A group of the view without its members.
     fn group_view(&self, group: u32) -> GroupView {
         let mut members = self.members(group);
-        let GroupEntry { incarnation, promoted, founder } = self.group(group);
+        let GroupEntry { incarnation, promoted, founder, draining, .. } = self.group(group);
         GroupView {
             group,
             leader: members.next().filter(|_| members.next().is_none()),
@@ -367,6 +467,7 @@ impl Directory {
             promoted,
             founder,
             removed: Vec::new(),
+            draining,
         }
     }
 }

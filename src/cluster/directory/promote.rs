@@ -23,7 +23,10 @@ impl Directory {
         if let Some(why) = &worker.removed {
             return Err(refused(
                 format!("worker {lost} was removed already: {why}"),
-                format!("to join its group say --clone {}", self.members(group).next().unwrap_or(group)),
+                match self.members(group).next() {
+                    Some(member) => format!("to join its group say --clone {member}"),
+                    None => format!("group {group} was dissolved: leave out --replace"),
+                },
             ));
         }
         if alive.contains(&lost) {
@@ -181,8 +184,7 @@ impl Directory {
         if let Some(worker) = self.workers.get_mut(&member) {
             worker.dead = false;
         }
-        let incarnation = self.group(group).incarnation + 1;
-        self.groups.insert(group, GroupEntry { incarnation, promoted: Some(member), founder: None });
+        self.new_incarnation(group, Some(member), None);
         left_behind
     }
 
@@ -192,8 +194,16 @@ impl Directory {
         for index in others {
             self.remove(index, format!("group {group} began anew with worker {founder}"));
         }
-        let incarnation = self.group(group).incarnation + 1;
-        self.groups.insert(group, GroupEntry { incarnation, promoted: None, founder: Some(founder) });
+        self.new_incarnation(group, None, Some(founder));
+    }
+
+    /// The group goes on as another. A move in which it takes slots is called off: what came may not be there any more.
+    /// One in which it gives goes on: its target may own the slots already, and the source has to ask it.
+    fn new_incarnation(&mut self, group: u32, promoted: Option<u32>, founder: Option<u32>) {
+        let before = self.group(group);
+        let incarnation = before.incarnation + 1;
+        self.groups.insert(group, GroupEntry { incarnation, promoted, founder, ..before });
+        self.call_off_moves_to(group);
     }
 }
 

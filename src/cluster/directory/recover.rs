@@ -13,7 +13,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-use super::{Directory, GroupEntry, MasterEntry, WorkerEntry};
+use super::{Directory, GroupEntry, MasterEntry, Settings, WorkerEntry};
 use crate::cluster::moves::MoveOrder;
 use crate::cluster::view::{ClusterView, FactsReply, GroupView, WorkerFacts};
 use crate::error::{Error, Kind, Result};
@@ -31,10 +31,6 @@ const EPOCHS: u64 = 1000;
 pub struct Recovered {
     /// The directory, without any master that lives: [`Directory::begin_with`] adds the first.
     pub directory: Directory,
-    /// Moves that are not finished.
-    pub moves: Vec<MoveOrder>,
-    /// The id that the next move gets.
-    pub next_move: u64,
     /// What was found, what was assumed, what is lost: one line each.
     pub remarks: Vec<String>,
 }
@@ -133,6 +129,8 @@ impl Plan<'_> {
         let slots = slots::owners(self.base, &words)?;
         let moves = self.moves(&slots, &words)?;
         let masters = self.masters();
+        let next_move = self.next_move();
+        let settings = Settings { move_rate: self.base.move_rate, ..Settings::default() };
         let directory = Directory {
             cluster,
             incarnation: self.views.iter().map(|view| view.rank().0).max().unwrap_or(1) + step.max(1),
@@ -144,15 +142,17 @@ impl Plan<'_> {
             slots,
             groups,
             master_nodes: masters,
-            ..Directory::default()
+            moves,
+            next_move,
+            settings,
+            asked: None,
         };
         directory.check().map_err(|why| {
             Error::new(Kind::Conflict, format!("what the workers know does not fit together: {why}"))
                 .hint("name more workers")
         })?;
-        let remarks = self.remarks(&directory, &words, &moves);
-        let next_move = self.next_move();
-        Ok(Recovered { directory, moves, next_move, remarks })
+        let remarks = self.remarks(&directory, &words);
+        Ok(Recovered { directory, remarks })
     }
 
     /// Every worker that is known: by what it says, else by the newest routes.
@@ -228,6 +228,8 @@ impl Plan<'_> {
                 incarnation: self.incarnation(group),
                 promoted: self.promoted(group),
                 founder: routes.and_then(|group| group.founder),
+                draining: routes.is_some_and(|group| group.draining),
+                dissolved: !workers.values().any(|worker| worker.group == group && worker.removed.is_none()),
             }
         };
         ids.into_iter()
@@ -266,7 +268,7 @@ impl Plan<'_> {
         &self,
         slots: &crate::cluster::slots::SlotTable,
         words: &BTreeMap<u32, Word<'_>>,
-    ) -> Result<Vec<MoveOrder>> {
+    ) -> Result<BTreeMap<u64, MoveOrder>> {
         let open =
             |order: &&MoveOrder| words.get(&order.from).is_none_or(|word| word.0.moves_done < order.id);
         let mut moves: Vec<MoveOrder> = self.base.moves.iter().filter(open).cloned().collect();
@@ -280,7 +282,7 @@ impl Plan<'_> {
                     .hint(format!("start more workers of group {} and group {}", order.from, order.to)));
             }
         }
-        Ok(moves)
+        Ok(moves.into_iter().map(|order| (order.id, order)).collect())
     }
 
     /// The lost masters: none of them comes back. The first master of a cluster has the index 0.

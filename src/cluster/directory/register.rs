@@ -114,14 +114,17 @@ impl Directory {
 
     /// The folder of a worker that was removed for good.
     fn refuse_removed(&self, index: u32, worker: &WorkerEntry, why: &str, data: &str) -> DirectoryReply {
-        let member = self.members(worker.group).next().unwrap_or(worker.group);
-        refused(
-            format!("worker {index} was removed: {why}; its folder {data} may not come back"),
-            format!(
-                "to hold the keys of group {} again use a new --data and --clone {member}; keep the old folder if it may hold writes that are missed",
-                worker.group
+        let detail = format!("worker {index} was removed: {why}; its folder {data} may not come back");
+        match self.members(worker.group).next() {
+            Some(member) => refused(
+                detail,
+                format!(
+                    "to hold the keys of group {} again use a new --data and --clone {member}; keep the old folder if it may hold writes that are missed",
+                    worker.group
+                ),
             ),
-        )
+            None => refused(detail, "other groups hold its keys; to start a new worker use a new --data"),
+        }
     }
 
     /// `--clone` and `--replace` of a known worker change nothing, and must not ask for another group.
@@ -193,13 +196,25 @@ impl Directory {
     /// The place beside the worker `source`.
     fn beside(&self, source: u32) -> Result<Place, DirectoryReply> {
         match self.workers.get(&source) {
-            Some(worker) => match &worker.removed {
-                None => Ok(Place { group: Some(worker.group), ..Place::default() }),
-                Some(why) => Err(refused(
-                    format!("worker {source} was removed: {why}"),
-                    format!("members of its group: {}", list(self.members(worker.group))),
-                )),
-            },
+            Some(worker) => {
+                let group = worker.group;
+                let entry = self.group(group);
+                match &worker.removed {
+                    _ if entry.dissolved => Err(refused(
+                        format!("group {group} was dissolved, with worker {source}"),
+                        "leave out --clone, or name a worker of another group",
+                    )),
+                    Some(why) => Err(refused(
+                        format!("worker {source} was removed: {why}"),
+                        format!("members of its group: {}", list(self.members(group))),
+                    )),
+                    None if entry.draining => Err(refused(
+                        format!("group {group} of worker {source} is draining: its keys go to other groups"),
+                        format!("clone a worker of another group, or catstore drain --group {group} --undo"),
+                    )),
+                    None => Ok(Place { group: Some(group), ..Place::default() }),
+                }
+            }
             None if source == 0 && self.workers.is_empty() => Ok(Place {
                 note: Some("there is no worker to clone yet: this one founds group 0 as worker 0".into()),
                 ..Place::default()
@@ -219,16 +234,11 @@ impl Directory {
         refused(format!("there is no worker {index} to {what}"), format!("workers of this cluster: {there}"))
     }
 
-    /// The first group with too few members, of those that hold keys; of one group that is the only one.
+    /// The first group with too few members, of those that stay.
     fn short_group(&self) -> Option<u32> {
-        let mut groups: Vec<u32> = self.workers.values().map(|worker| worker.group).collect();
-        groups.sort_unstable();
-        groups.dedup();
-        let only = groups.len() == 1;
-        groups.into_iter().find(|group| {
-            let members = self.members(*group).count();
-            members < self.settings.replicas as usize && (only || self.slots.count(*group) > 0)
-        })
+        let stays = |group: &u32| !self.group(*group).draining && !self.group(*group).dissolved;
+        let short = |group: &u32| self.members(*group).count() < self.settings.replicas as usize;
+        self.group_ids().into_iter().filter(stays).find(short)
     }
 
     /// Gives a new worker its index and its place.

@@ -1,15 +1,16 @@
 //! Rules of the directory, one test each, and any commands in any order.
 
 use super::*;
+use crate::cluster::moves::Span;
 use crate::cluster::slots::SLOTS;
 use crate::cluster::view::{CopyProgress, WorkerFacts};
 use proptest::prelude::*;
 
-fn directory() -> Directory {
+pub(super) fn directory() -> Directory {
     Directory { cluster: "c".into(), masters: vec!["127.0.0.1:3000".into()], ..Directory::default() }
 }
 
-fn request(uuid: &str, port: u16, starts: u64) -> RegisterRequest {
+pub(super) fn request(uuid: &str, port: u16, starts: u64) -> RegisterRequest {
     RegisterRequest {
         uuid: uuid.into(),
         run: starts * 7,
@@ -25,16 +26,16 @@ fn request(uuid: &str, port: u16, starts: u64) -> RegisterRequest {
     }
 }
 
-fn clone(uuid: &str, port: u16, source: u32) -> RegisterRequest {
+pub(super) fn clone(uuid: &str, port: u16, source: u32) -> RegisterRequest {
     RegisterRequest { clone: Some(source), ..request(uuid, port, 1) }
 }
 
-fn replace(uuid: &str, port: u16, lost: u32) -> RegisterRequest {
+pub(super) fn replace(uuid: &str, port: u16, lost: u32) -> RegisterRequest {
     RegisterRequest { replace: Some(lost), ..request(uuid, port, 1) }
 }
 
 /// A reply as one line, and a refusal as another: `detail: hint`.
-fn run(directory: &mut Directory, command: &DirectoryCommand) -> Result<DirectoryReply, String> {
+pub(super) fn run(directory: &mut Directory, command: &DirectoryCommand) -> Result<DirectoryReply, String> {
     let before = directory.clone();
     let reply = directory.apply(command);
     assert_eq!(directory.check(), Ok(()));
@@ -52,7 +53,7 @@ fn run(directory: &mut Directory, command: &DirectoryCommand) -> Result<Director
 }
 
 /// Registers; returns index, group, ranges of slots, and whether it founds a group.
-fn join(
+pub(super) fn join(
     directory: &mut Directory,
     request: RegisterRequest,
     alive: &[u32],
@@ -67,7 +68,7 @@ fn join(
     }
 }
 
-fn register(
+pub(super) fn register(
     directory: &mut Directory,
     request: RegisterRequest,
     alive: &[u32],
@@ -75,13 +76,13 @@ fn register(
     join(directory, request, alive, &Heard::default())
 }
 
-fn refusal<T: std::fmt::Debug>(result: Result<T, String>, expected: &str) {
+pub(super) fn refusal<T: std::fmt::Debug>(result: Result<T, String>, expected: &str) {
     let said = result.unwrap_err();
     assert!(said.contains(expected), "{said}\nshould say: {expected}");
 }
 
 /// A group of worker 0 and so many clones, at ports 3001, 3002 …, with uuids `a`, `b` ….
-fn group_of(members: u16) -> Directory {
+pub(super) fn group_of(members: u16) -> Directory {
     let mut directory = directory();
     register(&mut directory, request("a", 3001, 1), &[]).unwrap();
     for (at, uuid) in (1..members).zip(["b", "c", "d", "e"]) {
@@ -92,7 +93,7 @@ fn group_of(members: u16) -> Directory {
 }
 
 /// What was heard of a group with these voters, of which these are alive with logs that end at (term 1, index).
-fn heard(voters: &[u32], last: &[(u32, u64)]) -> Heard {
+pub(super) fn heard(voters: &[u32], last: &[(u32, u64)]) -> Heard {
     Heard {
         incarnation: 1,
         voters: voters.to_vec(),
@@ -205,16 +206,18 @@ fn a_new_worker_fills_up_a_group_that_has_too_few() {
     assert_eq!(register(&mut directory, request("a", 3001, 1), &[]), Ok((0, 0, 1, true)));
     assert_eq!(register(&mut directory, request("b", 3002, 1), &[]), Ok((1, 0, 0, false)));
     assert_eq!(register(&mut directory, request("c", 3003, 1), &[]), Ok((2, 2, 0, true)));
-    // Group 2 holds no keys yet: there is nothing to copy.
-    assert_eq!(register(&mut directory, request("d", 3004, 1), &[]), Ok((3, 3, 0, true)));
+    // Group 2 owns no slots yet: without as many members as others it never would.
+    assert_eq!(register(&mut directory, request("d", 3004, 1), &[]), Ok((3, 2, 0, false)));
+    assert_eq!(register(&mut directory, request("e", 3005, 1), &[]), Ok((4, 4, 0, true)));
     run(&mut directory, &settings(3)).unwrap();
-    assert_eq!(register(&mut directory, request("e", 3005, 1), &[]), Ok((4, 0, 0, false)));
-    directory.slots = SlotTable::from_ranges(vec![
-        SlotRange { first: 0, last: 9, group: 0 },
-        SlotRange { first: 10, last: SLOTS - 1, group: 2 },
-    ])
-    .unwrap();
-    assert_eq!(register(&mut directory, request("f", 3006, 1), &[]), Ok((5, 2, 0, false)));
+    assert_eq!(register(&mut directory, request("f", 3006, 1), &[]), Ok((5, 0, 0, false)));
+    let drain = DirectoryCommand::DrainGroup { group: 2, undo: false };
+    run(&mut directory, &drain).unwrap();
+    assert_eq!(
+        register(&mut directory, request("g", 3007, 1), &[]),
+        Ok((6, 4, 0, false)),
+        "not where it drains"
+    );
 }
 
 #[test]
@@ -262,7 +265,7 @@ fn without_a_majority_a_replacement_costs_data_and_says_so() {
     let closed = Heard { able: vec![1], closed: vec![1], ..heard(&[0], &[]) };
     refusal(join(&mut directory, accept.clone(), &[1], &closed), "catstore open 1");
     assert_eq!(join(&mut directory, accept, &[1], &left), Ok((2, 0, 0, false)));
-    assert_eq!(directory.group(0), GroupEntry { incarnation: 2, promoted: Some(1), founder: None });
+    assert_eq!(directory.group(0), GroupEntry { incarnation: 2, promoted: Some(1), ..GroupEntry::default() });
     assert_eq!(directory.members(0).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(directory.workers[&0].removed.as_deref(), Some("replaced by worker 2"));
 }
@@ -282,7 +285,7 @@ fn a_group_without_any_copy_begins_anew() {
         Ok((3, 0, 1, true)),
         "it founds, with the slots"
     );
-    assert_eq!(directory.group(0), GroupEntry { incarnation: 2, promoted: None, founder: Some(3) });
+    assert_eq!(directory.group(0), GroupEntry { incarnation: 2, founder: Some(3), ..GroupEntry::default() });
     assert_eq!(directory.members(0).collect::<Vec<_>>(), [3]);
     assert_eq!(register(&mut directory, accept, &[]), Ok((3, 0, 1, true)), "a repeat founds too");
     refusal(register(&mut directory, request("b", 3002, 2), &[]), "group 0 began anew with worker 3");
@@ -390,7 +393,7 @@ fn what_is_heard_is_of_this_group_and_incarnation() {
         last: BTreeMap::from([(0, (2, 7))]),
     };
     assert_eq!(directory.heard(0, beats), expected);
-    directory.groups.insert(0, GroupEntry { incarnation: 2, promoted: Some(0), founder: None });
+    directory.groups.insert(0, GroupEntry { incarnation: 2, promoted: Some(0), ..GroupEntry::default() });
     let nothing = Heard { incarnation: 2, ..Heard::default() };
     assert_eq!(directory.heard(0, beats), nothing, "of a former incarnation");
 }
@@ -510,7 +513,7 @@ fn a_directory_of_format_1_is_read() {
         "workers":{"0":{"uuid":"a","group":0,"address":"127.0.0.1:3001","data":"/data/a","starts":1,"run":7}},
         "slots":[{"first":0,"last":16383,"group":0}],"next_index":1}"#;
     let mut directory: Directory = serde_json::from_str(old).unwrap();
-    assert_eq!(directory.settings, Settings { replicas: 1, dead_after_ms: 600_000 });
+    assert_eq!(directory.settings, Settings::default());
     assert_eq!(directory.check(), Ok(()));
     assert_eq!(register(&mut directory, clone("b", 3002, 0), &[0]), Ok((1, 0, 0, false)));
     let command = r#"{"Register":{"request":{"uuid":"c","run":1,"starts":1,"address":"h:1","data":"/c","index":null,"cluster":null,"clone":0,"software":"0"},"alive":[]}}"#;
@@ -532,20 +535,36 @@ fn the_directory_as_it_is_stored() {
         &heard(&[0], &[(1, 8)]),
     )
     .unwrap();
+    register(&mut directory, request("d", 3009, 1), &[]).unwrap();
     run(&mut directory, &DirectoryCommand::Dead { index: 2, dead: true }).unwrap();
     register_master(&mut directory, first_master(), &[]).unwrap();
     register_master(&mut directory, master("n", 3010), &[0]).unwrap();
     run(&mut directory, &DirectoryCommand::RemoveMaster { index: 1, alive: vec![0] }).unwrap();
-    run(&mut directory, &DirectoryCommand::Settings(Settings { replicas: 3, dead_after_ms: 5000 })).unwrap();
+    run(
+        &mut directory,
+        &DirectoryCommand::Settings(Settings { replicas: 3, dead_after_ms: 5000, ..Settings::default() }),
+    )
+    .unwrap();
+    run(
+        &mut directory,
+        &DirectoryCommand::StartMove { from: 0, to: 3, slots: SlotSet::of([Span { first: 0, last: 9 }]) },
+    )
+    .unwrap();
+    run(&mut directory, &DirectoryCommand::DrainGroup { group: 3, undo: false }).unwrap();
+    run(&mut directory, &DirectoryCommand::Rebalance(Some(Rebalance { accept_fewer_copies: true }))).unwrap();
     let stored = concat!(
-        r#"{"cluster":"c","incarnation":0,"epoch":8,"masters":["127.0.0.1:3000"],"workers":{"#,
+        r#"{"cluster":"c","incarnation":0,"epoch":12,"masters":["127.0.0.1:3000"],"workers":{"#,
         r#""0":{"uuid":"a","group":0,"address":"127.0.0.1:3001","data":"/data/a","starts":1,"run":7,"removed":"replaced by worker 2","dead":false},"#,
         r#""1":{"uuid":"b","group":0,"address":"127.0.0.1:3002","data":"/data/b","starts":1,"run":7,"dead":false},"#,
-        r#""2":{"uuid":"c","group":0,"address":"127.0.0.1:3003","data":"/data/c","starts":1,"run":7,"dead":true}},"#,
-        r#""slots":[{"first":0,"last":16383,"group":0}],"next_index":3,"groups":{"0":{"incarnation":2,"promoted":1}},"#,
+        r#""2":{"uuid":"c","group":0,"address":"127.0.0.1:3003","data":"/data/c","starts":1,"run":7,"dead":true},"#,
+        r#""3":{"uuid":"d","group":3,"address":"127.0.0.1:3009","data":"/data/d","starts":1,"run":7,"dead":false}},"#,
+        r#""slots":[{"first":0,"last":16383,"group":0}],"next_index":4,"#,
+        r#""groups":{"0":{"incarnation":2,"promoted":1},"3":{"incarnation":1,"draining":true}},"#,
         r#""master_nodes":{"0":{"uuid":"m","address":"127.0.0.1:3000","data":"/master/3000","starts":1,"run":7,"dead":false},"#,
         r#""1":{"uuid":"n","address":"127.0.0.1:3010","data":"/master/3010","starts":1,"run":7,"removed":"it was lost","dead":false}},"#,
-        r#""next_master":2,"settings":{"replicas":3,"dead_after_ms":5000}}"#
+        r#""next_master":2,"settings":{"replicas":3,"dead_after_ms":5000,"rebalance":true,"move_rate":null},"#,
+        r#""moves":{"1":{"id":1,"slots":[{"first":0,"last":9}],"from":0,"to":3,"cancelled":true,"switched":false}},"next_move":2,"#,
+        r#""asked":{"accept_fewer_copies":true}}"#
     );
     assert_eq!(serde_json::to_string(&directory).unwrap(), stored);
     assert_eq!(serde_json::from_str::<Directory>(stored).unwrap(), directory);
@@ -578,8 +597,28 @@ fn commands_as_they_are_stored() {
         (DirectoryCommand::MasterDead { index: 1, dead: true }, r#"{"MasterDead":{"index":1,"dead":true}}"#.into()),
         (
             DirectoryCommand::Settings(Settings::default()),
-            r#"{"Settings":{"replicas":1,"dead_after_ms":600000}}"#.into(),
+            r#"{"Settings":{"replicas":1,"dead_after_ms":600000,"rebalance":true,"move_rate":null}}"#.into(),
         ),
+        (
+            DirectoryCommand::StartMove { from: 0, to: 1, slots: SlotSet::of([Span { first: 3, last: 9 }]) },
+            r#"{"StartMove":{"from":0,"to":1,"slots":[{"first":3,"last":9}]}}"#.into(),
+        ),
+        (DirectoryCommand::MoveSwitched { id: 1 }, r#"{"MoveSwitched":{"id":1}}"#.into()),
+        (
+            DirectoryCommand::MoveDone { id: 1, withdrawn: true },
+            r#"{"MoveDone":{"id":1,"withdrawn":true}}"#.into(),
+        ),
+        (DirectoryCommand::CancelMove { id: 1 }, r#"{"CancelMove":{"id":1}}"#.into()),
+        (
+            DirectoryCommand::DrainGroup { group: 1, undo: true },
+            r#"{"DrainGroup":{"group":1,"undo":true}}"#.into(),
+        ),
+        (DirectoryCommand::DrainMember { index: 1 }, r#"{"DrainMember":{"index":1}}"#.into()),
+        (
+            DirectoryCommand::Rebalance(Some(Rebalance { accept_fewer_copies: true })),
+            r#"{"Rebalance":{"accept_fewer_copies":true}}"#.into(),
+        ),
+        (DirectoryCommand::Rebalance(None), r#"{"Rebalance":null}"#.into()),
     ];
     for (command, stored) in commands {
         assert_eq!(serde_json::to_string(&command).unwrap(), stored);
@@ -626,7 +665,18 @@ fn any_command() -> impl Strategy<Value = DirectoryCommand> {
         2 => (one, alive())
             .prop_map(|(request, alive)| DirectoryCommand::RegisterMaster { request, alive }),
         1 => (0..5u32, alive()).prop_map(|(index, alive)| DirectoryCommand::RemoveMaster { index, alive }),
-        1 => (0..4u32).prop_map(|replicas| DirectoryCommand::Settings(Settings { replicas, dead_after_ms: 1 })),
+        4 => (0..6u32, 0..6u32, 0..SLOTS, 0..6000u16).prop_map(|(from, to, first, more)| {
+            let slots = SlotSet::of([Span { first, last: first.saturating_add(more).min(SLOTS - 1) }]);
+            DirectoryCommand::StartMove { from, to, slots }
+        }),
+        2 => (0..8u64).prop_map(|id| DirectoryCommand::MoveSwitched { id }),
+        2 => (0..8u64, any::<bool>()).prop_map(|(id, withdrawn)| DirectoryCommand::MoveDone { id, withdrawn }),
+        1 => (0..8u64).prop_map(|id| DirectoryCommand::CancelMove { id }),
+        1 => (0..6u32, any::<bool>()).prop_map(|(group, undo)| DirectoryCommand::DrainGroup { group, undo }),
+        2 => (0..6u32).prop_map(|index| DirectoryCommand::DrainMember { index }),
+        1 => prop::option::of(any::<bool>().prop_map(|accept_fewer_copies| Rebalance { accept_fewer_copies }))
+            .prop_map(DirectoryCommand::Rebalance),
+        1 => (0..4u32).prop_map(|replicas| DirectoryCommand::Settings(Settings { replicas, ..Settings::default() })),
     ]
 }
 
@@ -654,6 +704,10 @@ proptest! {
             }
             prop_assert!(directory.master_nodes.is_empty() || directory.master_indices().next().is_some());
             prop_assert!(directory.next_index >= before.next_index && directory.next_master >= before.next_master);
+            prop_assert!(directory.next_move >= before.next_move);
+            for group in before.group_ids() {
+                prop_assert!(!before.group(group).dissolved || directory.group(group).dissolved, "for good");
+            }
             let stored = serde_json::to_string(&directory).unwrap();
             prop_assert_eq!(&serde_json::from_str::<Directory>(&stored).unwrap(), &directory);
         }

@@ -17,6 +17,7 @@ use super::peers::HttpWire;
 use super::site::Site;
 use crate::cluster::directory::{Directory, Heard, MasterEntry, WorkerEntry};
 use crate::cluster::membership::raft_id;
+use crate::cluster::planning::{self, GroupFacts};
 use crate::cluster::status::promotion_loses;
 use crate::cluster::view::{
     ClusterView, GroupStatus, GroupView, MasterStatus, MasterStatusEntry, WorkerFacts, WorkerStatus,
@@ -128,6 +129,14 @@ impl Master {
         let facts =
             beats.values().filter_map(|beat| Some((beat.facts.as_ref()?, beat.seen.elapsed() <= ALIVE)));
         self.directory().heard(group, facts)
+    }
+
+    /// What was heard of every group.
+    fn hear(&self) -> BTreeMap<u32, GroupFacts> {
+        let beats = self.beats();
+        let facts =
+            beats.values().filter_map(|beat| Some((beat.facts.as_ref()?, beat.seen.elapsed() <= ALIVE)));
+        planning::hear(&self.directory(), facts)
     }
 
     /// The routes, with who leads and votes as far as heartbeats tell.

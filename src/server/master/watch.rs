@@ -1,6 +1,6 @@
 //! What a master does by itself, on a thread of its own: it follows the directory as it is applied here; it registers
 //! (again) with whoever leads, so that the others know where it is; and while it leads it declares who has been dead
-//! for too long to vote, and the settings of its command line.
+//! for too long to vote, sets the settings of its command line, orders moves of slots and notes what became of them.
 
 use super::super::call::Caller;
 use super::super::facts::SOFTWARE;
@@ -9,6 +9,7 @@ use super::super::site::{Event, Member, Site};
 use super::super::worker::refuses;
 use super::{ALIVE, Master, recover, requests};
 use crate::cluster::directory::{Directory, DirectoryCommand, DirectoryReply, Settings};
+use crate::cluster::planning;
 use crate::cluster::view::{RegisterMasterReply, RegisterMasterRequest};
 use crate::error::{Error, Kind, Result};
 use crate::replica::handle::{DirectoryHandle, Lead};
@@ -154,7 +155,23 @@ impl Watch {
         }
         self.settle(master, replica)?;
         self.tell_silent(master)?;
-        self.declare_dead(master, replica)
+        self.declare_dead(master, replica)?;
+        self.move_slots(master, replica)
+    }
+
+    /// Orders moves, notes what became of them, and takes out the members of drained groups.
+    fn move_slots(&mut self, master: &Master, replica: &DirectoryHandle) -> Result<()> {
+        // What was not heard yet is not gone.
+        if master.check_listened().is_err() {
+            return Ok(());
+        }
+        for command in planning::commands(&master.directory(), &master.hear()) {
+            match self.submit(replica, command.clone())? {
+                DirectoryReply::Refused { detail, .. } => log::debug!("{command:?} came too late: {detail}"),
+                reply => say_move(&command, &reply),
+            }
+        }
+        Ok(())
     }
 
     /// After a recovery: workers that are silent may not know where the masters are. They are told now and then.
@@ -174,6 +191,7 @@ impl Watch {
         let wanted = Settings {
             replicas: self.replicas.unwrap_or(now.replicas),
             dead_after_ms: self.dead_after.map_or(now.dead_after_ms, |after| after.as_millis() as u64),
+            ..now
         };
         if wanted != now {
             self.submit(replica, DirectoryCommand::Settings(wanted))?;
@@ -263,6 +281,20 @@ fn say(command: &DirectoryCommand) {
         log::warn!("{role} {index} was not heard of for --dead-after: a live standby may take its vote");
     } else {
         log::info!("{role} {index} is back and may vote again");
+    }
+}
+
+/// Logs what becomes of moves and of those who leave.
+fn say_move(command: &DirectoryCommand, reply: &DirectoryReply) {
+    match (command, reply) {
+        (DirectoryCommand::StartMove { from, to, slots }, DirectoryReply::MoveStarted { id }) => {
+            log::info!("move {id}: {} slots go from group {from} to group {to}", slots.count());
+        }
+        (DirectoryCommand::MoveSwitched { id }, _) => log::info!("move {id}: the slots have changed hands"),
+        (DirectoryCommand::MoveDone { id, withdrawn: false }, _) => log::info!("move {id} is done"),
+        (DirectoryCommand::MoveDone { id, .. }, _) => log::info!("move {id} was called off"),
+        (DirectoryCommand::DrainMember { index }, _) => log::info!("worker {index} left its group"),
+        _ => {}
     }
 }
 

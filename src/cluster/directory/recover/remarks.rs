@@ -7,12 +7,7 @@ use crate::cluster::moves::MoveOrder;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Plan<'_> {
-    pub(super) fn remarks(
-        &self,
-        directory: &Directory,
-        words: &BTreeMap<u32, Word<'_>>,
-        moves: &[MoveOrder],
-    ) -> Vec<String> {
+    pub(super) fn remarks(&self, directory: &Directory, words: &BTreeMap<u32, Word<'_>>) -> Vec<String> {
         let mut lines = vec![format!(
             "cluster {}: the newest routes that a worker knows are of epoch {}, incarnation {} of the masters",
             directory.cluster,
@@ -26,7 +21,7 @@ impl Plan<'_> {
         }
         lines.extend(directory.workers.iter().map(|(index, entry)| self.remark(*index, entry)));
         let ids: BTreeSet<u32> = directory.workers.values().map(|worker| worker.group).collect();
-        for group in ids {
+        for group in ids.into_iter().filter(|group| !directory.group(*group).dissolved) {
             let (members, count) = (list(directory.members(group)), directory.slots.count(group));
             let incarnation = directory.group(group).incarnation;
             let why = match words.get(&group) {
@@ -38,7 +33,7 @@ impl Plan<'_> {
             ));
         }
         lines.extend(slots::changes(self.base, &directory.slots));
-        lines.extend(moves.iter().map(|order| {
+        lines.extend(directory.moves.values().map(|order| {
             let MoveOrder { id, from, to, .. } = order;
             format!("move {id} of {} slots from group {from} to group {to} goes on", order.slots.count())
         }));
@@ -51,7 +46,9 @@ impl Plan<'_> {
         lines.push(format!(
             "the former masters never come back: {lost}; their folders are refused from now on"
         ));
-        lines.push("what was said with --replicas and --dead-after is forgotten: say it again".into());
+        lines.push(
+            "what was said with --replicas, --dead-after or --no-rebalance is forgotten: say it again".into(),
+        );
         lines.push(format!("the next new worker gets the index {}", directory.next_index));
         lines
     }

@@ -295,10 +295,11 @@ fn a_move_goes_on_from_where_it_is() {
         waiting: 0,
         rate: 0,
     };
-    let owner = |recovered: &Recovered| (recovered.directory.slots.owner(5), recovered.moves[0].switched);
+    let owner =
+        |recovered: &Recovered| (recovered.directory.slots.owner(5), recovered.directory.moves[&4].switched);
     let (mut source, mut target) = (leads(told(0)), told(1));
     let both = recovered(&[source.clone(), target.clone()]);
-    assert_eq!((owner(&both), both.next_move), ((Some(0), false), 5 + u64::from(MARGIN)));
+    assert_eq!((owner(&both), both.directory.next_move), ((Some(0), false), 5 + u64::from(MARGIN)));
     // The target has taken the slots, the source does not know.
     target.facts.slots = target.facts.slots.union(&slots);
     target.facts.received = Some(4);
@@ -316,7 +317,7 @@ fn a_move_goes_on_from_where_it_is() {
     source.facts.moves_done = 4;
     target.facts.received = None;
     let done = recovered(&[source, target]);
-    assert_eq!((done.moves.len(), done.directory.slots.owner(5)), (0, Some(1)));
+    assert_eq!((done.directory.moves.len(), done.directory.slots.owner(5)), (0, Some(1)));
 }
 
 /// Where a move is.
@@ -412,7 +413,7 @@ proptest! {
             return Ok(());
         }
         let leaders = told.iter().filter(|reply| reply.facts.role == "leader").count();
-        let Recovered { directory, moves, next_move, .. } = match recover(&told, 1) {
+        let Recovered { directory, .. } = match recover(&told, 1) {
             Ok(recovered) => recovered,
             Err(error) => {
                 prop_assert!(leaders < 2, "both leaders have answered: {error}");
@@ -424,10 +425,10 @@ proptest! {
         for (index, entry) in &directory.workers {
             prop_assert_eq!(&entry.uuid, &format!("u{}", index));
         }
-        prop_assert!(directory.next_index > 5 && next_move > 7);
+        prop_assert!(directory.next_index > 5 && directory.next_move > 7);
         // With its source silent, a move may look as if it were not done yet; the masters hear of it when it is back.
-        prop_assert_eq!(moves.len(), 1);
-        let early = !moves[0].switched && scene.step >= Step::Activated;
+        prop_assert_eq!(directory.moves.len(), 1);
+        let early = !directory.moves[&7].switched && scene.step >= Step::Activated;
         let heard = told.iter().any(|reply| reply.facts.received == Some(7));
         prop_assert!(!(early && heard), "the target said that it has the slots");
         for slot in 0..SLOTS {
