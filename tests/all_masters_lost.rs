@@ -6,7 +6,7 @@ mod common;
 use common::{Home, Launch, Node, copy_folder, free_port, until};
 use serde_json::{Value, json};
 
-/// Two masters, a group of three, and a worker of its own.
+/// Two masters, group 0 of the workers 0, 2 and 3, and group 1 of worker 1: each owns half of the slots.
 struct Cluster {
     workers: Vec<Node>,
     masters: Vec<Node>,
@@ -21,17 +21,27 @@ impl Cluster {
         let second = home.start("master", &["--join", &port]);
         let list = format!("{port},{}", second.port);
         let worker = |words: &[&str]| home.start("worker", &[&["--master", list.as_str()], words].concat());
-        let workers = vec![worker(&[]), worker(&["--clone", "0"]), worker(&["--clone", "0"]), worker(&[])];
+        let founders = [worker(&[]), worker(&[])];
+        // While both have as many members: slots do not go to where there are fewer copies.
+        until("both groups have their slots", || {
+            let status = home.run_at(&first, &["status", "--json"]).exits(0).json();
+            (status["groups"][1]["slots"] == 8192).then_some(())
+        });
+        let clones = [worker(&["--clone", "0"]), worker(&["--clone", "0"])];
+        let workers = founders.into_iter().chain(clones).collect();
         let cluster = Cluster { workers, masters: vec![first, second], home };
-        cluster.await_voters(&cluster.masters[0]);
+        cluster.await_groups(&cluster.masters[0]);
         cluster
     }
 
-    fn await_voters(&self, master: &Node) {
-        until("three workers vote", || {
+    /// Waits until the groups are as they should be.
+    fn await_groups(&self, master: &Node) {
+        until("three workers vote, and both groups have their slots", || {
             let status = self.home.run_at(master, &["status", "--json"]).exits(0).json();
             let group = &status["groups"][0];
-            (group["voters"] == json!([0, 1, 2]) && group["leader"].is_number()).then_some(())
+            let slots = |group: usize| status["groups"][group]["slots"] == 8192;
+            let whole = group["voters"] == json!([0, 2, 3]) && group["leader"].is_number();
+            (whole && slots(0) && slots(1)).then_some(())
         });
     }
 
@@ -82,13 +92,13 @@ fn every_key_is_readable_and_every_index_kept() {
     cluster.workers[2].kill();
     // Nothing is done before somebody agrees.
     let asks = cluster.recovery(&["--recover", &named]).refuse().exits(2).err;
-    assert!(asks.contains("say --yes") && asks.contains("worker 3 of group 3"), "{asks}");
+    assert!(asks.contains("say --yes") && asks.contains("worker 3 of group 0"), "{asks}");
     assert_eq!(incarnation(&cluster.workers[0]), 1);
 
     let master = cluster.recovery(&["--recover", &named, "--yes"]).serve();
     let log = master.log();
     for part in
-        ["worker 1 of group 0", "has answered", "worker 2 of group 0", "SILENT", "16384 slots", "index 20"]
+        ["worker 1 of group 1", "has answered", "worker 2 of group 0", "SILENT", "8192 slots", "index 20"]
     {
         assert!(log.contains(part), "no {part:?}: {log}");
     }
@@ -117,7 +127,7 @@ fn every_key_is_readable_and_every_index_kept() {
     // The worker that was silent comes back under its index, to masters that its command line does not name.
     cluster.workers[2].restart();
     assert_eq!(index_of(&cluster.workers[2]), 2);
-    cluster.await_voters(&master);
+    cluster.await_groups(&master);
     // A new one gets an index that nobody had, and is a live copy.
     let port = master.port.to_string();
     let new = cluster.home.start("worker", &["--master", &port, "--clone", "0"]);
@@ -134,9 +144,11 @@ fn every_key_is_readable_and_every_index_kept() {
     joins.words.extend(["--join".into(), port.clone()]);
     let said = joins.refuse().exits(4).err;
     assert!(said.contains("recovered without this one"), "{said}");
-    for worker in &cluster.workers {
-        assert_eq!(incarnation(worker), incarnation(&master));
-    }
+    // Every worker follows the recovered masters: also the one that was silent is told who they are.
+    until("all workers follow the same masters", || {
+        let present = incarnation(&master);
+        cluster.workers.iter().all(|worker| incarnation(worker) == present).then_some(())
+    });
     assert_eq!(cluster.workers[0].value("key-7").as_deref(), Some(b"value-7".as_slice()));
     // A folder that holds a directory is never overwritten, and needs no recovery.
     let mut master = master;

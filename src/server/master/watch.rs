@@ -27,7 +27,7 @@ const CALL: Duration = Duration::from_secs(3);
 /// How long another master is waited for.
 const WORD: Duration = Duration::from_millis(1500);
 /// The shortest and the longest pause before silent workers are told again who the recovered masters are.
-const TELL: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
+const TELL: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
 
 /// What the thread knows.
 pub(super) struct Watch {
