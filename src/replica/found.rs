@@ -10,9 +10,11 @@ use crate::error::{Error, Kind, Result};
 use crate::replica::Folder;
 use crate::store::identity::{self, FIRST_INCARNATION};
 use raft::eraftpb::ConfState;
+use std::io::Write as _;
 use std::path::Path;
 
-/// The file that holds the last known routes; a cache, never needed for safety.
+/// The file that holds the last known routes. They are hints, but for the incarnation of the masters: whoever is of a
+/// lower one is not believed.
 const ROUTES: &str = "routes.json";
 /// The index of the master that founds a cluster.
 const FIRST_MASTER: u32 = 0;
@@ -136,7 +138,9 @@ pub fn read_routes(folder: &Folder) -> Option<ClusterView> {
 pub fn save_routes(path: &Path, view: &ClusterView) {
     let written = serde_json::to_vec(view).map_err(std::io::Error::from).and_then(|bytes| {
         let beside = path.join("routes.json.new");
-        std::fs::write(&beside, bytes)?;
+        let mut file = std::fs::File::create(&beside)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
         std::fs::rename(&beside, path.join(ROUTES))
     });
     if let Err(error) = written {
