@@ -7,7 +7,7 @@ SECONDS ?= 600
 TORTURE_MINUTES ?= 15
 DATA = $${XDG_DATA_HOME:-$$HOME/.local/share}/catstore
 
-.PHONY: help demo test check fix build install uninstall simulate fuzz bench bench-groups bench-failover torture setup deny
+.PHONY: help demo test check fix build install uninstall simulate fuzz bench bench-groups bench-failover bench-moves torture setup deny
 
 help:
 	@echo 'make demo             a master and a worker to play with, until Ctrl-C'
@@ -22,6 +22,7 @@ help:
 	@echo 'make fuzz             each fuzz target for SECONDS=$(SECONDS)'
 	@echo 'make bench            the figures of docs/benchmarks.md'
 	@echo 'make bench-groups     those of groups: writes against etcd, a clone under load'
+	@echo 'make bench-moves      those of moves: pauses while slots move, throughput with the number of groups'
 	@echo 'make bench-failover   those of failover: how long nobody leads, what a planned restart costs'
 
 # What is missing, such as cmake or a C++ compiler, is installed or named.
@@ -92,6 +93,9 @@ bench: setup
 bench-groups: setup
 	@scripts/setup bench
 	$(CARGO) bench --locked --bench groups
+
+bench-moves: setup
+	$(CARGO) bench --locked --bench moves
 
 bench-failover: setup
 	$(CARGO) bench --locked --bench failover

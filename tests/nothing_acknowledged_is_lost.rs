@@ -165,7 +165,7 @@ fn registrations(master: &Node) -> BTreeMap<u64, (String, u64)> {
 fn a_killed_master_knows_every_worker_and_index() {
     let home = Home::new();
     let mut dice = Dice::fresh();
-    let mut master = home.master();
+    let mut master = home.start("master", &["--no-rebalance"]);
     let cluster_id = master.get("/master").json()["cluster"].clone();
     let mut workers: Vec<Node> = Vec::new();
     let mut known: BTreeMap<u64, (String, u64)> = BTreeMap::new();

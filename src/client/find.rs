@@ -3,7 +3,7 @@
 
 use super::memory::{self, Memory};
 use super::wire::{Failure, Request};
-use super::{Client, decide::Outcome, routes};
+use super::{Client, Routes, decide::Outcome, routes};
 use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
 use std::collections::HashSet;
@@ -11,6 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::http::{HeaderValue, Method};
 
+/// A request whose answer shows that the routes are old spends at most so long on newer ones.
+const RENEWAL: Duration = Duration::from_millis(500);
+/// That happens at most once in this time.
+const RENEWAL_PAUSE: Duration = Duration::from_millis(200);
 /// A node that lives answers `GET /cluster` from memory.
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
 
@@ -97,6 +101,23 @@ impl Client {
         }
     }
 
+    /// Asks the node at `address`, which has just answered, for its routes, if their `epoch` is higher than that of the
+    /// known ones. The answer is here: what follows is for the next request.
+    pub(super) fn renew(&self, address: &str, epoch: Option<u64>, end: Instant) {
+        let now = Instant::now();
+        if !self.routes().may_renew(epoch, now) {
+            return;
+        }
+        let known = self.routes().view.clone();
+        match self.ask(address, end.min(now + RENEWAL)) {
+            Ok(view) if known.as_ref().is_none_or(|known| is_same(known, &view)) => {
+                self.learn(view, address, true);
+            }
+            Ok(view) => log::debug!("{address} belongs to another cluster: {}", view.cluster),
+            Err(failure) => log::debug!("{address}: {}", failure.error),
+        }
+    }
+
     /// Takes a view that `node` gave, unless a newer one is known, and remembers its nodes.
     fn learn(&self, view: ClusterView, node: &str, remember: bool) -> Arc<ClusterView> {
         let view = {
@@ -135,6 +156,18 @@ impl Client {
     }
 }
 
+impl Routes {
+    /// True if routes of `epoch` are newer than the known ones, and it is time to ask for them; then it counts as asked.
+    fn may_renew(&mut self, epoch: Option<u64>, now: Instant) -> bool {
+        let newer = epoch > self.view.as_ref().map(|view| view.epoch);
+        let due = self.renewed.is_none_or(|at| now.saturating_duration_since(at) >= RENEWAL_PAUSE);
+        if newer && due {
+            self.renewed = Some(now);
+        }
+        newer && due
+    }
+}
+
 /// True unless `view` is of another cluster. A node that has just begun to start names none.
 fn is_same(known: &ClusterView, view: &ClusterView) -> bool {
     known.cluster.is_empty() || known.cluster == view.cluster
@@ -143,4 +176,26 @@ fn is_same(known: &ClusterView, view: &ClusterView) -> bool {
 /// A random number in `0.0..1.0`; without randomness, the middle.
 pub(super) fn jitter() -> f64 {
     getrandom::u32().map_or(0.5, |number| f64::from(number) / (f64::from(u32::MAX) + 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_renewed_when_they_are_old_and_not_too_often() {
+        let now = Instant::now();
+        let mut routes = Routes::default();
+        assert!(!routes.may_renew(None, now));
+        routes.view = Some(Arc::new(ClusterView { epoch: 4, ..ClusterView::default() }));
+        assert!(
+            !routes.may_renew(None, now)
+                && !routes.may_renew(Some(4), now)
+                && !routes.may_renew(Some(3), now)
+        );
+        assert!(routes.may_renew(Some(5), now));
+        assert!(!routes.may_renew(Some(5), now + RENEWAL_PAUSE / 2));
+        assert!(!routes.may_renew(Some(4), now + RENEWAL_PAUSE));
+        assert!(routes.may_renew(Some(5), now + RENEWAL_PAUSE));
+    }
 }

@@ -4,7 +4,9 @@ use super::Client;
 use super::find::{ANSWER, jitter};
 use super::routes::Target;
 use super::wire::Request;
-use crate::cluster::view::{MasterStatus, PromoteReply, PromoteRequest};
+use crate::cluster::view::{
+    DrainReply, DrainRequest, MasterStatus, Plan, PromoteReply, PromoteRequest, RebalanceRequest,
+};
 use crate::error::{Advice, Error, Kind, Result};
 use std::time::{Duration, Instant};
 use ureq::http::Method;
@@ -47,11 +49,37 @@ impl Client {
     /// Errors: `NotFound` for no such worker; `Conflict` if nothing needs to be lost, or another copy holds more;
     /// `NoMajority` or `Unreachable` if no master leads.
     pub fn promote(&self, index: u32, accept_data_loss: bool) -> Result<PromoteReply> {
-        let body = serde_json::to_vec(&PromoteRequest { index, accept_data_loss }).map_err(|error| {
+        let request = PromoteRequest { index, accept_data_loss };
+        self.order("/internal/promote", &request, !accept_data_loss)
+    }
+
+    /// Moves slots until every group has its share, or only says what would move where. A repeat changes nothing.
+    ///
+    /// Errors: `NoMajority` or `Unreachable` if no master leads.
+    pub fn rebalance(&self, request: RebalanceRequest) -> Result<Plan> {
+        self.order("/internal/rebalance", &request, request.dry_run)
+    }
+
+    /// Lets a group give its slots away and dissolves it, or one worker leave its group. A repeat says how far it is.
+    ///
+    /// Errors: `NotFound` for no such worker; `Conflict` if it cannot be spared; `NoMajority` or `Unreachable` if no
+    /// master leads.
+    pub fn drain(&self, request: DrainRequest) -> Result<DrainReply> {
+        self.order("/internal/drain", &request, request.dry_run)
+    }
+
+    /// Asks the master that leads for a change, or with `dry_run` only for what it would be.
+    fn order<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl serde::Serialize,
+        dry_run: bool,
+    ) -> Result<T> {
+        let body = serde_json::to_vec(request).map_err(|error| {
             Error::new(Kind::System, "the request cannot be written as JSON").cause(error)
         })?;
-        self.ask_leading("/internal/promote", &body).map_err(|error| match error.kind() {
-            Kind::UnknownOutcome if !accept_data_loss => Error::new(Kind::Unreachable, error.detail()),
+        self.ask_leading(path, &body).map_err(|error| match error.kind() {
+            Kind::UnknownOutcome if dry_run => Error::new(Kind::Unreachable, error.detail()),
             Kind::UnknownOutcome => Error::new(Kind::UnknownOutcome, error.detail())
                 .hint("catstore status shows whether it was done; to ask again is safe"),
             _ => error,

@@ -3,7 +3,8 @@
 //! The way of a request: [`Client`] asks the seeds for `GET /cluster` once (`find`), and from then on `routes`
 //! orders the nodes for each request: the owner of the slot first, then whoever forwards. `wire` makes one attempt
 //! at one node. If it fails, `decide` says what follows: another node, new routes, a pause, or the end. What the
-//! request went through so far is its `journey`. The nodes of the cluster are kept in the user's cache folder
+//! request went through so far is its `journey`. Answers name the epoch of the node's routes; if it is higher than that of
+//! the known ones, that node is asked for its own before the next request. The nodes of the cluster are kept in the user's cache folder
 //! ([`memory`]), for the day on which no seed answers.
 //!
 //! Every write carries an id (`sessions`), the same for each attempt: whoever executes it twice answers as the first
@@ -87,6 +88,8 @@ struct Routes {
     cluster: Option<HeaderValue>,
     /// Nodes that gave no answer, and until when they are asked last.
     suspects: HashMap<String, Instant>,
+    /// When a node was last asked for routes because its answer showed that these are old.
+    renewed: Option<Instant>,
 }
 
 impl Routes {
@@ -207,13 +210,18 @@ impl Client {
             };
             let cluster = self.cluster_id();
             let wait = wait(&journey.situation(&list));
-            let attempt =
-                self.wire.send(&address, &operation.request, cluster.as_ref(), wait).and_then(&mut finish);
+            let mut epoch = None;
+            let sent = self.wire.send(&address, &operation.request, cluster.as_ref(), wait);
+            let attempt = sent.and_then(|answer| {
+                epoch = answer.epoch();
+                finish(answer)
+            });
             self.note(&address, attempt.as_ref().err());
             let failure = match attempt {
                 Ok(done) => {
-                    if journey.was_long() {
-                        self.refresh(Instant::now() + LEARNING);
+                    match journey.was_long() {
+                        true => self.refresh(Instant::now() + LEARNING),
+                        false => self.renew(&address, epoch, journey.end),
                     }
                     return Ok(done);
                 }

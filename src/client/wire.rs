@@ -16,6 +16,8 @@ use ureq::{Agent, AsSendBody, Body, SendBody, Timeout};
 
 /// `Catstore-Cluster`: which cluster a request is for, and which one answered it.
 const CLUSTER: HeaderName = HeaderName::from_static("catstore-cluster");
+/// `Catstore-Epoch`: the epoch of the routes of the node that answered.
+const EPOCH: HeaderName = HeaderName::from_static("catstore-epoch");
 /// `Catstore-Request-Id`: the same for each attempt of a write.
 const REQUEST_ID: HeaderName = HeaderName::from_static("catstore-request-id");
 /// `Catstore-Deadline`: milliseconds within which the node answers, so that one that forwards can still say why not.
@@ -307,6 +309,11 @@ impl Answer {
     /// The node that answered.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The epoch of the node's routes, if it names it.
+    pub fn epoch(&self) -> Option<u64> {
+        self.header(EPOCH.as_str())?.parse().ok()
     }
 
     /// The whole body. A body that breaks off fails like a broken connection.

@@ -85,11 +85,6 @@ impl WorkerFacts {
         self.group == group && self.incarnation.max(1) == incarnation
     }
 
-    /// True if the worker's group needs its vote, as far as the worker knows.
-    pub fn votes(&self) -> bool {
-        self.voters.contains(&self.index) || self.outgoing.contains(&self.index)
-    }
-
     /// True if the worker is open and holds a copy of its group's data. One that waits for its first copy knows no
     /// voters yet.
     pub fn holds_copy(&self) -> bool {
@@ -101,6 +96,18 @@ impl WorkerFacts {
 /// applied most.
 pub fn newest<'a>(facts: impl IntoIterator<Item = &'a WorkerFacts>) -> Option<&'a WorkerFacts> {
     facts.into_iter().filter(|facts| !facts.voters.is_empty()).max_by_key(|facts| facts.applied)
+}
+
+/// True if worker `index` still votes in `group`, by the newest configuration that live workers tell of: without it no
+/// majority may be left. What it believes itself counts only if nobody knows better.
+pub fn needs_vote<'a>(
+    index: u32,
+    group: u32,
+    incarnation: u64,
+    facts: impl IntoIterator<Item = &'a WorkerFacts>,
+) -> bool {
+    newest(facts.into_iter().filter(|facts| facts.belongs(group, incarnation)))
+        .is_some_and(|newest| newest.voters.contains(&index) || newest.outgoing.contains(&index))
 }
 
 /// Of the facts of live members of one group in one incarnation: who leads.

@@ -15,6 +15,7 @@ mod facts;
 mod json;
 pub mod membership;
 pub mod moves;
+mod orders;
 pub mod placement;
 pub mod planning;
 pub mod slots;

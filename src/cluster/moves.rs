@@ -161,6 +161,25 @@ pub struct MoveFacts {
     pub rate: u64,
 }
 
+/// A move that is not finished, as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveStatus {
+    /// What the masters ordered.
+    #[serde(flatten)]
+    pub order: MoveOrder,
+    /// How far it is, if the leader of its source has said so.
+    #[serde(default)]
+    pub facts: Option<MoveFacts>,
+}
+
+impl MoveStatus {
+    /// Seconds until the copy is complete, at the rate of the last ones; none if that is not known or not the question.
+    pub fn seconds_left(&self) -> Option<u64> {
+        let facts = self.facts.as_ref().filter(|facts| facts.phase == Phase::Copy)?;
+        facts.total.saturating_sub(facts.bytes).checked_div(facts.rate)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +199,27 @@ mod tests {
         assert_eq!(SlotSet::all().count(), SLOTS);
         assert!(SlotSet { spans: vec![Span { first: 3, last: 2 }] }.check().is_err());
         assert!(SlotSet { spans: vec![Span { first: 0, last: SLOTS }] }.check().is_err());
+    }
+
+    #[test]
+    fn the_time_that_a_copy_takes_yet() {
+        let order =
+            MoveOrder { id: 1, slots: set(&[(0, 1)]), from: 0, to: 1, cancelled: false, switched: false };
+        let facts = MoveFacts {
+            id: 1,
+            phase: Phase::Copy,
+            withdrawn: false,
+            keys: 1,
+            bytes: 100,
+            total: 1000,
+            waiting: 0,
+            rate: 300,
+        };
+        let left = |facts: Option<MoveFacts>| MoveStatus { order: order.clone(), facts }.seconds_left();
+        assert_eq!(left(Some(facts.clone())), Some(3));
+        assert_eq!(left(Some(MoveFacts { rate: 0, ..facts.clone() })), None);
+        assert_eq!(left(Some(MoveFacts { phase: Phase::Follow, ..facts })), None);
+        assert_eq!(left(None), None);
     }
 
     proptest! {

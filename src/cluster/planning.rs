@@ -7,7 +7,7 @@
 
 use super::directory::{Directory, DirectoryCommand, Rebalance};
 use super::facts::{leading, newest};
-use super::moves::{MoveFacts, MoveOrder, Phase, SlotSet};
+use super::moves::{MoveFacts, MoveOrder, MoveStatus, Phase, SlotSet};
 use super::placement::{Candidate, Placement, Transfer, Waits, place};
 use super::slots::SlotTable;
 use super::view::WorkerFacts;
@@ -167,6 +167,16 @@ fn leavers(directory: &Directory, heard: &BTreeMap<u32, GroupFacts>) -> Vec<u32>
     groups.flat_map(|group| directory.members(group).collect::<Vec<_>>()).collect()
 }
 
+/// The moves that are not finished, with what their sources say of them.
+pub fn under_way(directory: &Directory, heard: &BTreeMap<u32, GroupFacts>) -> Vec<MoveStatus> {
+    let status = |order: &MoveOrder| {
+        let leader = heard.get(&order.from).and_then(|facts| facts.leader.as_ref());
+        let facts = leader.and_then(|leader| leader.moving.clone());
+        MoveStatus { order: order.clone(), facts: facts.filter(|facts| facts.id == order.id) }
+    };
+    directory.moves.values().map(status).collect()
+}
+
 /// A move that would be ordered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedMove {
@@ -188,7 +198,7 @@ pub struct Plan {
     /// The moves; those of one group come one after the other.
     pub moves: Vec<PlannedMove>,
     /// The moves that are under way.
-    pub running: Vec<MoveOrder>,
+    pub running: Vec<MoveStatus>,
     /// The groups that wait for members before they get their share.
     pub waits: Vec<Waits>,
     /// How many slots each group owns in the end.
@@ -215,7 +225,7 @@ pub fn plan(directory: &Directory, heard: &BTreeMap<u32, GroupFacts>, rebalance:
     let leads = |group: &u32| heard.get(group).is_some_and(|facts| facts.leader.is_some());
     Plan {
         moves: moves.collect(),
-        running: directory.moves.values().cloned().collect(),
+        running: under_way(directory, heard),
         waits: placement.waits,
         shares: placement.shares,
         silent: silent.filter(|group| !leads(group)).collect(),

@@ -118,8 +118,11 @@ fn a_move_goes_from_order_to_done() {
     assert_eq!(world.commands(), [DirectoryCommand::StartMove { from: 0, to: 1, slots }]);
     world.round();
     assert_eq!(world.round(), 0, "it is under way");
+    assert_eq!(under_way(&world.directory, &world.heard())[0].facts, None);
     world.say(0, 1, Phase::Follow, false);
     assert_eq!(world.round(), 0);
+    let facts = under_way(&world.directory, &world.heard())[0].facts.clone();
+    assert_eq!(facts.map(|facts| facts.phase), Some(Phase::Follow));
     // Either side may say it first.
     world.facts.get_mut(&1).unwrap().received = Some(1);
     assert_eq!(world.commands(), [DirectoryCommand::MoveSwitched { id: 1 }]);

@@ -1,6 +1,7 @@
 //! What `/master` and `catstore status` show: directory and heartbeats together, and what each group may lose.
 
 use super::facts::{leading, newest};
+use super::moves::MoveStatus;
 use super::slots::SlotTable;
 use super::view::{GroupView, WorkerFacts};
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,15 @@ pub struct GroupStatus {
     pub incarnation: u64,
     /// What it may lose, as a sentence: `1 member: lose worker 0 and its keys are gone`.
     pub may_lose: String,
+    /// True if its slots are to go to other groups, and then its members.
+    #[serde(default)]
+    pub draining: bool,
+    /// What it waits for before it gets as many slots as others: `group 3 waits for 2 more members`.
+    #[serde(default)]
+    pub waits_for: Option<String>,
+    /// The unfinished move that it is in.
+    #[serde(default, rename = "move")]
+    pub moving: Option<u64>,
 }
 
 /// The answer of `/master`, and what `catstore status` shows.
@@ -102,6 +112,9 @@ pub struct MasterStatus {
     /// The index of the master that leads, if one is known.
     #[serde(default)]
     pub leader: Option<u32>,
+    /// The moves that are not finished, by ascending id.
+    #[serde(default)]
+    pub moves: Vec<MoveStatus>,
 }
 
 /// What a master knows of one master.
@@ -204,6 +217,9 @@ impl GroupStatus {
             },
             voters,
             members: members.iter().map(|member| member.index).collect(),
+            draining: group.draining,
+            waits_for: None,
+            moving: None,
         }
     }
 }

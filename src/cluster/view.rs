@@ -4,10 +4,13 @@
 pub use super::facts::{
     CopyProgress, FactsReply, HeartbeatReply, HeartbeatRequest, Introduction, PromoteReply, PromoteRequest,
     RecoveredReply, RegisterMasterReply, RegisterMasterRequest, RegisterReply, RegisterRequest, WorkerFacts,
+    needs_vote,
 };
 use super::facts::{first, leading, newest, yes};
 pub use super::json::{BatchBody, BatchOp, BatchReply, JsonBytes, ListPage, ListedKey, Problem};
 use super::moves::MoveOrder;
+pub use super::orders::{CancelMoveRequest, DrainReply, DrainRequest, RebalanceRequest};
+pub use super::planning::{Plan, PlannedMove};
 use super::slots::{SlotTable, slot};
 pub use super::status::{GroupStatus, MasterStatus, MasterStatusEntry, WorkerStatus};
 use serde::{Deserialize, Serialize};

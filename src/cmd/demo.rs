@@ -1,13 +1,12 @@
 //! `catstore demo`: a cluster in a temporary folder, a value and a picture put and read back, until Ctrl-C.
 
 use super::children::Node;
-use super::{output, status, text};
+use super::{output, signals, status, text};
 use crate::client::{Client, PutOptions};
 use crate::cluster::view::WorkerStatus;
 use crate::error::{Error, Kind, Result};
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -34,7 +33,7 @@ pub struct Args {
 impl Args {
     /// Runs the demo.
     pub fn run(self) -> Result<()> {
-        let stop = watch_signals()?;
+        let stop = signals::watch()?;
         let folder = tempfile::Builder::new()
             .prefix("catstore-demo-")
             .tempdir()
@@ -173,37 +172,6 @@ fn free_ports(count: u16) -> Result<Vec<u16>> {
         .collect::<std::io::Result<_>>()
         .map_err(wrong)?;
     held.iter().map(|listener| Ok(listener.local_addr().map_err(wrong)?.port())).collect()
-}
-
-/// A flag that SIGINT, SIGTERM and SIGHUP raise; a second signal ends the process at once.
-fn watch_signals() -> Result<Arc<AtomicBool>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let wrong = |error| Error::new(Kind::System, "signals cannot be watched").cause(error);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(wrong)?;
-    let raised = Arc::new(AtomicBool::new(false));
-    let flag = raised.clone();
-    let mut signals = {
-        let _inside = runtime.enter();
-        let watch = |kind| signal(kind).map_err(wrong);
-        (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?, watch(SignalKind::hangup())?)
-    };
-    let watcher = move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    _ = signals.0.recv() => {}
-                    _ = signals.1.recv() => {}
-                    _ = signals.2.recv() => {}
-                }
-                if flag.swap(true, Ordering::Relaxed) {
-                    // The nodes see their pipes close.
-                    std::process::exit(130);
-                }
-            }
-        });
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watcher).map_err(wrong)?;
-    Ok(raised)
 }
 
 #[cfg(test)]

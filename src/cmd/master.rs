@@ -31,6 +31,13 @@ pub struct Args {
     /// With --recover: does not ask
     #[arg(short, long, requires = "recover")]
     yes: bool,
+    /// Slots do not move by themselves, only on `catstore rebalance` and `drain`; of the whole cluster too
+    #[arg(long)]
+    no_rebalance: bool,
+    /// How many bytes a second the copy of a move takes at most, for each group; of the whole cluster too [default: half
+    /// of the time that it could]
+    #[arg(long, value_name = "BYTES", value_parser = move_rate)]
+    move_rate: Option<u64>,
     #[command(flatten)]
     node: NodeArgs,
 }
@@ -45,6 +52,13 @@ fn dead_after(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn move_rate(text: &str) -> Result<u64, String> {
+    match parse::size(text)? {
+        0 => Err("a move needs some bytes a second".to_owned()),
+        bytes => Ok(bytes as u64),
+    }
+}
+
 impl Args {
     /// Runs the master until a signal stops it.
     pub fn run(self) -> Result<()> {
@@ -53,8 +67,16 @@ impl Args {
         let addresses =
             |texts: &[String]| texts.iter().map(|text| parse_address(text)).collect::<Result<_>>();
         let (join, recover) = (addresses(&self.join)?, addresses(&self.recover)?);
-        let (replicas, dead_after) = (self.replicas, self.dead_after);
-        let mut options = MasterOptions { node, join, recover, recovered: None, replicas, dead_after };
+        let mut options = MasterOptions {
+            node,
+            join,
+            recover,
+            recovered: None,
+            replicas: self.replicas,
+            dead_after: self.dead_after,
+            rebalance: self.no_rebalance.then_some(false),
+            move_rate: self.move_rate,
+        };
         if !options.recover.is_empty() {
             options.recovered = Some(self.recovered(&options)?);
         }
@@ -76,6 +98,12 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moves_go_on() {
+        assert_eq!(move_rate("10MB"), Ok(10_000_000));
+        assert!(move_rate("0").is_err() && move_rate("x").is_err());
+    }
 
     #[test]
     fn the_dead_are_given_time() {

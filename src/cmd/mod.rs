@@ -16,6 +16,7 @@ pub mod close;
 pub mod completions;
 pub mod delete;
 pub mod demo;
+pub mod drain;
 pub mod get;
 pub mod list;
 pub mod master;
@@ -24,10 +25,13 @@ pub mod options;
 pub mod output;
 pub mod parent;
 pub mod parse;
+pub mod progress;
 pub mod promote;
 pub mod put;
 pub mod put_file;
+pub mod rebalance;
 pub mod report;
+pub mod signals;
 pub mod status;
 pub mod text;
 pub mod token;
@@ -57,6 +61,12 @@ A second machine is one command away, and a third makes any one of them expendab
   catstore promote 2                              the majority is lost for good: says what would be missing if the
                                                   group went on from worker 2's copy, and how to do it
 
+More room, while everybody writes:
+  catstore worker 3005 --master 3000        a worker without --clone founds a group, and gets its share of the keys
+  catstore rebalance --dry-run              says what would move where
+  catstore drain --group 5                  its keys go to the other groups, then its workers end
+  catstore drain 1                          worker 1 leaves its group, without another in its place
+
 Values:
   echo meow | catstore put sound -        `-` is standard input
   catstore put counter -5 --if-absent     only if the key does not exist
@@ -67,7 +77,7 @@ Values:
   catstore delete A
 
 The cluster:
-  catstore status --watch                 nodes, groups, and what each may lose
+  catstore status --watch                 nodes, groups, what each may lose, and how far moves are
   catstore close 0 ; catstore open 0      close a worker's store, for a backup, and open it again
   catstore close --master 3010            the same for one of the masters
   catstore clear 0                        removes every key of group 0
@@ -130,6 +140,10 @@ pub enum Command {
     Status(status::Args),
     /// Revives a group whose majority is gone from one member's copy, after saying what may be missing
     Promote(promote::Args),
+    /// Moves slots until every group has its share
+    Rebalance(rebalance::Args),
+    /// Takes a worker out of its group, or a group out of the cluster: its slots go to the others first
+    Drain(drain::Args),
     /// Runs a cluster in a temporary folder until Ctrl-C, with a value and a picture in it
     Demo(demo::Args),
     /// Makes a token file for nodes that listen beyond this machine
@@ -155,6 +169,8 @@ impl Cli {
             Command::Open(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::Promote(args) => args.run(),
+            Command::Rebalance(args) => args.run(),
+            Command::Drain(args) => args.run(),
             Command::Demo(args) => args.run(),
             Command::Token(args) => args.run(),
             Command::Completions(args) => args.run(),
@@ -190,7 +206,7 @@ mod tests {
 
     #[test]
     fn commands_that_do_not_exist_yet_are_absent() {
-        for line in ["verify", "bench", "drain 0", "rebalance", "put-file A x --resume"] {
+        for line in ["verify", "bench", "put-file A x --resume"] {
             let words = std::iter::once("catstore").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }

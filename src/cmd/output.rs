@@ -75,7 +75,8 @@ pub fn waiting(text: Option<&str>) {
     }
 }
 
-fn one_line(text: &str) -> String {
+/// A text as one line of a terminal.
+pub fn one_line(text: &str) -> String {
     let line = text::escape(text.as_bytes());
     if line.chars().count() <= COLUMNS {
         line

@@ -2,7 +2,7 @@
 
 use super::options::ClientArgs;
 use super::put::{ConditionArgs, report};
-use super::{parse, text};
+use super::{parse, progress, text};
 use crate::client::{MAX_VALUE, too_large};
 use crate::error::{Error, Kind, Result};
 use std::cell::Cell;
@@ -93,16 +93,7 @@ impl Bar {
 }
 
 fn line(name: &str, sent: u64, total: u64) -> String {
-    const WIDTH: u64 = 30;
-    let filled = (sent.min(total) * WIDTH).checked_div(total).unwrap_or(WIDTH) as usize;
-    let empty = WIDTH as usize - filled;
-    format!(
-        "{name}: [{}{}] {} of {}",
-        "#".repeat(filled),
-        " ".repeat(empty),
-        text::bytes(sent),
-        text::bytes(total)
-    )
+    format!("{name}: {}", progress::bar(sent, total))
 }
 
 #[cfg(test)]

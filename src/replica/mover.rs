@@ -239,15 +239,17 @@ impl Mover {
 
     fn begin(&mut self, sight: &Sight<'_>) -> Act {
         match sight.order.filter(|order| order.id > sight.moves.last_out) {
-            // Nothing was begun, so the target knows nothing of it.
-            Some(order) if order.cancelled => Act::Propose(MoveStep::Withdraw { id: order.id }),
-            // Also one that the masters know to be switched: this group was revived from a copy that does not.
-            Some(order) => Act::Propose(MoveStep::Begin {
-                id: order.id,
-                attempt: 1,
-                slots: order.slots.clone(),
-                to: order.to,
-            }),
+            // Nothing was begun, as far as this copy knows. The target's word counts: this group may have been revived from a
+            // copy that lacks the rest.
+            Some(order) if order.cancelled => match self.word {
+                Some(TargetWord::Refused | TargetWord::Ended { took: false }) => {
+                    Act::Propose(MoveStep::Withdraw { id: order.id })
+                }
+                Some(TargetWord::Active | TargetWord::Ended { took: true }) => Act::Propose(first(order)),
+                _ => Act::Ask { to: order.to, step: MoveStep::Refuse { id: order.id } },
+            },
+            // Also one that the masters know to be switched.
+            Some(order) => Act::Propose(first(order)),
             None => self.rest(sight.now, REST_MS),
         }
     }
@@ -289,10 +291,14 @@ impl Mover {
         if let Some(TargetWord::Refused | TargetWord::Ended { took: false }) = word {
             return Act::Propose(MoveStep::Withdraw { id: out.id });
         }
-        if sight.order.is_some_and(|order| order.id == out.id && order.cancelled) {
-            return ask(out, MoveStep::Refuse { id: out.id });
-        }
+        let cancelled = sight.order.is_some_and(|order| order.id == out.id && order.cancelled);
         match word {
+            // This group was revived from a copy that lacks the end of the move. (If it is only that what is applied here
+            // is old, the proposal comes to nothing.)
+            Some(TargetWord::Active | TargetWord::Ended { took: true }) => {
+                Act::Propose(MoveStep::Freeze { id: out.id })
+            }
+            _ if cancelled => ask(out, MoveStep::Refuse { id: out.id }),
             Some(TargetWord::Receiving { attempt, copied, complete, next }) if attempt == out.attempt => {
                 match complete {
                     true => self.drain(sight, out, next),
@@ -302,11 +308,6 @@ impl Mover {
                         Act::Copy { to: out.to, attempt, slots: out.slots.clone(), after: copied }
                     }
                 }
-            }
-            // This group was revived from a copy that lacks the end of the move. (If it is only that what is applied here
-            // is old, the proposal comes to nothing.)
-            Some(TargetWord::Active | TargetWord::Ended { took: true }) => {
-                Act::Propose(MoveStep::Freeze { id: out.id })
             }
             Some(TargetWord::Late) => self.look_again(sight),
             Some(TargetWord::Receiving { attempt, .. }) if attempt > out.attempt => self.look_again(sight),
@@ -427,6 +428,11 @@ fn activate(sight: &Sight<'_>, out: &Outgoing) -> MoveStep {
         version: sight.version,
         clock: sight.clock,
     }
+}
+
+/// Begins the move.
+fn first(order: &MoveOrder) -> MoveStep {
+    MoveStep::Begin { id: order.id, attempt: 1, slots: order.slots.clone(), to: order.to }
 }
 
 /// Begins the next attempt.

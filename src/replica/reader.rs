@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// A page of a list ends at so many bytes.
-const PAGE_BYTES: usize = 8 << 20;
+pub const PAGE_BYTES: usize = 8 << 20;
 /// Bytes of a listed key besides key, content type and value, about.
 const LISTED_BYTES: usize = 96;
 /// A page ends after so many rows, also where most of them have expired.
@@ -41,6 +41,12 @@ pub struct ListQuery {
     pub limit: usize,
     /// With values.
     pub values: bool,
+}
+
+/// How many bytes `listed` counts for in a page.
+pub fn weight(listed: &ListedKey) -> usize {
+    let value = listed.value.as_ref().map_or(0, |value| value.0.len());
+    LISTED_BYTES + listed.key.0.len() + listed.content_type.len() + value
 }
 
 impl Reader {
@@ -99,6 +105,13 @@ impl Reader {
         SlotSet::of(
             self.published.slots.ranges().iter().map(|range| Span { first: range.first, last: range.last }),
         )
+    }
+
+    /// The group that slots were given to lately: it may own some that the routes do not show.
+    pub fn gave_to(&self) -> Option<u32> {
+        let out = self.published.moves.outgoing.as_ref()?;
+        let slot = out.slots.spans().first()?.first;
+        self.published.moves.given_to(slot)
     }
 
     /// A store that cannot be read is not served any further: the next key may be rotten without showing it.
@@ -169,7 +182,6 @@ impl Reader {
         if values && record::checksum(body) != meta.checksum {
             return Err(Error::new(Kind::Damaged, "a stored value does not match its checksum"));
         }
-        let size = LISTED_BYTES + key.len() + meta.content_type.len() + if values { body.len() } else { 0 };
         let listed = ListedKey {
             key: JsonBytes(key.to_vec()),
             version: meta.version,
@@ -178,6 +190,7 @@ impl Reader {
             content_type: meta.content_type,
             value: values.then(|| JsonBytes(body.to_vec())),
         };
+        let size = weight(&listed);
         Ok(Some((listed, size)))
     }
 }

@@ -28,7 +28,7 @@ const LARGEST: usize = 32 << 20;
 /// How long a long answer may make no progress.
 const SILENCE: Duration = Duration::from_secs(10);
 
-const PASSED_BACK: [HeaderName; 11] = [
+const PASSED_BACK: [HeaderName; 12] = [
     CONTENT_TYPE,
     ETAG,
     LAST_MODIFIED,
@@ -38,6 +38,7 @@ const PASSED_BACK: [HeaderName; 11] = [
     LOCATION,
     super::respond::CHECKSUM,
     super::respond::LAG,
+    super::lists::SLOTS,
     REQUEST_ID,
     ERROR,
 ];
@@ -125,9 +126,11 @@ fn refusal(status: StatusCode, word: Option<&HeaderValue>, body: &[u8]) -> Optio
     };
     match kind {
         Kind::UnknownOutcome => Some(Sent::Unknown(error)),
-        Kind::Moved | Kind::NoMajority => Some(Sent::Refused(Refused { error, dead: false })),
+        Kind::Moved | Kind::NoMajority | Kind::Frozen => {
+            Some(Sent::Refused(Refused { error, dead: false, word: None }))
+        }
         Kind::Closed | Kind::Failed | Kind::Damaged | Kind::Foreign | Kind::System | Kind::Unreachable => {
-            Some(Sent::Refused(Refused { error, dead: true }))
+            Some(Sent::Refused(Refused { error, dead: true, word: None }))
         }
         _ => None,
     }

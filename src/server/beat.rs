@@ -7,6 +7,7 @@ use super::facts;
 use super::node::Mode;
 use super::site::{Event, Member, Site};
 use super::worker::{self, Worker};
+use crate::cluster::directory::LEFT;
 use crate::cluster::view::{ClusterView, HeartbeatReply, HeartbeatRequest};
 use crate::error::{Error, Kind, Result};
 use crate::replica::save_routes;
@@ -23,6 +24,8 @@ const TIMEOUT: Duration = Duration::from_millis(1500);
 pub(crate) struct Heartbeat {
     state: Mutex<State>,
     woken: Condvar,
+    /// Held by whoever takes over routes, so that the disk does not keep older ones than memory.
+    learning: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -131,19 +134,10 @@ fn beat(site: &Site, worker: &Worker, caller: &Caller) -> Result<bool> {
     let beat = HeartbeatRequest { run: worker.run(), facts, epoch, incarnation };
     let reply = tell_all(site, worker, caller, &beat)?;
     if let Some(why) = reply.refused {
-        let view = site.view();
-        let group = worker.group().and_then(|group| view.group(group));
-        // A group that was dissolved has nobody who could let go of it.
-        let goes_on = group
-            .is_some_and(|group| group.incarnation == beat.facts.incarnation && !group.members.is_empty());
-        return Err(match goes_on && beat.facts.votes() {
-            // Its group has not heard of it yet, or has just made it a voter: without it no majority may be left.
-            true => Error::new(
-                Kind::NoMajority,
-                format!("this worker was removed: {why}; it ends when its group no longer needs its vote"),
-            ),
-            false => removed(worker, &why),
-        });
+        if why == LEFT {
+            return Ok(leave(site, worker));
+        }
+        return Err(removed(worker, &why));
     }
     if reply.leads && !reply.register {
         worker.promote_if_told(site);
@@ -208,6 +202,16 @@ fn tell_all(
     best.ok_or(last)
 }
 
+/// The end of a worker that was drained: all is well, and it is not needed any more. No registration is due.
+fn leave(site: &Site, worker: &Worker) -> bool {
+    let data = site.place.get().map(|place| place.data.display().to_string()).unwrap_or_default();
+    let index = worker.index().unwrap_or_default();
+    eprintln!("worker {index} has left its group: nothing needs its folder any more, {data}");
+    // The main thread may be gone already.
+    let _ = site.events.send(Event::Signal);
+    false
+}
+
 /// The end of a worker that was removed for good.
 fn removed(worker: &Worker, why: &str) -> Error {
     let index = worker.index().unwrap_or_default();
@@ -233,8 +237,9 @@ fn ask<T>(site: &Site, worker: &Worker, mut call: impl FnMut(&str) -> Result<T>)
     Err(last)
 }
 
-/// Takes over newer routes, and what they mean for this worker's group.
-pub(super) fn learn(site: &Site, worker: &Worker, view: ClusterView) {
+/// Takes over newer routes, and what they mean for this worker's group. Blocks for a write to the disk.
+pub(crate) fn learn(site: &Site, worker: &Worker, view: ClusterView) {
+    let _alone = worker.beat.learning.lock().unwrap_or_else(PoisonError::into_inner);
     if !site.learn(view.clone()) {
         return;
     }

@@ -45,6 +45,10 @@ pub struct MasterOptions {
     pub replicas: Option<u32>,
     /// After how long a node that is not heard of is unfit to vote, if that was said.
     pub dead_after: Option<Duration>,
+    /// Whether slots move by themselves, if that was said.
+    pub rebalance: Option<bool>,
+    /// Bytes a second that the copy of a move may take, if that was said.
+    pub move_rate: Option<u64>,
 }
 
 /// The options of a worker.

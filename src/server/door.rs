@@ -3,12 +3,13 @@
 
 use super::error;
 use super::facts;
-use super::forward::{self, CLUSTER, DEADLINE};
+use super::forward::{self, CLUSTER, DEADLINE, EPOCH};
 use super::guard::{self, Guard};
 use super::held;
 use super::internal;
+use super::lists;
 use super::many;
-use super::master::requests;
+use super::master::{orders, requests};
 use super::metrics::Label;
 use super::moving;
 use super::respond;
@@ -117,9 +118,10 @@ impl Door {
             && let Some(own) = forward::own_cluster(&self.site)
         {
             response.headers_mut().insert(CLUSTER, own.clone());
+            response.headers_mut().insert(EPOCH, HeaderValue::from(self.site.epoch()));
         }
         if forward::hops(request.headers()) > 0 {
-            forward::tell_leader(&self.site, response.headers_mut());
+            forward::tell(&self.site, &request, response.headers_mut());
         }
         if *self.site.stopping.borrow() {
             response.head_mut().set_connection_type(ConnectionType::Close);
@@ -201,7 +203,10 @@ impl Door {
             }
             Action::PutFile { key, path } => values::put_file(self, &asked, key, path).await,
             Action::Delete { key, style } => values::delete(self, &asked, key, style).await,
-            Action::List { query, stale } => many::list(self, &asked, query, stale).await,
+            Action::List { query, stale } => lists::list(self, &asked, query, stale).await,
+            Action::ListGroup { group, query, stale } => {
+                lists::list_group(self, &asked, group, query, stale).await
+            }
             Action::Batch => many::batch(self, &asked, payload).await,
             Action::Clear(index) => many::clear(self, &asked, index).await,
             Action::Close(index) => facts::close(self, index).await,
@@ -221,6 +226,9 @@ impl Door {
             Action::Move => moving::take(self, &asked, payload).await,
             Action::Facts => facts::lasting(&self.site),
             Action::Recovered => facts::recovered(self, &asked, payload).await,
+            Action::Rebalance => orders::rebalance(self, &asked, payload).await,
+            Action::Drain => orders::drain(self, &asked, payload).await,
+            Action::CancelMove => orders::cancel(self, &asked, payload).await,
         }
     }
 }
@@ -248,7 +256,7 @@ fn describe(action: &Action) -> (Label, bool) {
         Action::Cluster => (Label::Cluster, false),
         Action::Health => (Label::Health, false),
         Action::Metrics => (Label::Metrics, false),
-        Action::Promote => (Label::Other, false),
+        Action::Promote | Action::Rebalance | Action::Drain | Action::CancelMove => (Label::Other, false),
         Action::Register
         | Action::RegisterMaster
         | Action::Heartbeat
@@ -257,6 +265,7 @@ fn describe(action: &Action) -> (Label, bool) {
         | Action::OrderDigest
         | Action::Digest(_)
         | Action::Move
+        | Action::ListGroup { .. }
         | Action::Facts
         | Action::Recovered => (Label::Internal, false),
     }

@@ -1,33 +1,33 @@
-//! A request on its way to whoever answers for a group, until it is answered or its time is up: done here if this
-//! member leads, sent on if another one does, and while nobody leads it waits. A change of leader costs a client time
-//! and no error.
+//! A request on its way to whoever answers for a slot or a group, until it is answered or its time is up: done here if
+//! this member leads, sent on if another one does, and while nobody leads it waits. A change of leader costs a client
+//! time and no error. So does a move: while a slot is on its way the request waits, and where the group that was asked
+//! does not own the slot any more it goes on to the one that does. Only the first node turns to another group; a node
+//! that another one sent a request to says that its group does not own the slot, and which one does, if it knows.
 //!
 //! A write whose outcome is unknown is never tried again, unless it carries a request id: then every repeat is exact,
 //! but the last word must not be "not written" any more. What waits here waits without a thread, in bounded number,
 //! and ends within its deadline; a node that another one sent a request to waits only a moment, so that the first
 //! one can ask elsewhere.
 
+use super::course::{Course, Wait};
 use super::door::{Asked, Door};
-use super::forward::{self, MARGIN, Parcel, Refused, Seat, Sent};
-use super::owner::{Target, Way, does_not_lead};
+use super::forward::{self, MARGIN, Parcel, Refused, Sent};
+use super::given::NotOwned;
+use super::news;
+use super::node::Mode;
+use super::owner::{Target, Way};
 use crate::error::{Error, Kind, Result};
 use crate::replica::handle::KeyspaceHandle;
-use actix_web::HttpResponse;
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::Method;
+use actix_web::{HttpMessage as _, HttpResponse};
 use bytes::Bytes;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// How long a request that another node sent on waits for somebody to lead.
-const MOMENT: Duration = Duration::from_secs(1);
 /// How long an answer may take to begin before another member is asked, where that is harmless.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The first pause between two looks, and the step by which it grows.
-const STEP: Duration = Duration::from_millis(10);
-/// The longest pause.
-const LONGEST: Duration = Duration::from_millis(50);
-/// A leader that does not answer is asked again after this time, unless another one leads by then.
-const HOLD_OFF: Duration = Duration::from_millis(200);
+
+/// No attempt begins with less time than this where the one before was put off because of a move.
+const LAST_ATTEMPT: Duration = Duration::from_millis(100);
 
 /// A request for one group.
 pub(crate) struct Errand<'a> {
@@ -35,8 +35,8 @@ pub(crate) struct Errand<'a> {
     pub(crate) door: &'a Door,
     /// The client's request.
     pub(crate) asked: &'a Asked<'a>,
-    /// The group that answers.
-    pub(crate) group: u32,
+    /// Who answers.
+    pub(crate) aim: Aim,
     /// What kind of answer is wanted.
     pub(crate) manner: Manner,
     /// When it must be answered.
@@ -45,12 +45,21 @@ pub(crate) struct Errand<'a> {
     pub(crate) wire: Wire<'a>,
 }
 
+/// Who answers a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// The group that owns this slot, whichever it is by then.
+    Slot(u16),
+    /// This group.
+    Group(u32),
+}
+
 /// What kind of answer a request wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// A read at the leader.
     Read,
-    /// A read at any other member.
+    /// A read at any member.
     Stale,
     /// A write.
     Write {
@@ -60,6 +69,7 @@ pub(crate) enum Manner {
 }
 
 /// A request as another node gets it.
+#[derive(Clone)]
 pub(crate) struct Wire<'a> {
     /// Its method.
     pub(crate) method: Method,
@@ -83,12 +93,26 @@ pub(crate) enum Done<T> {
 
 /// Why this member did not do an errand.
 pub(crate) enum Stop {
-    /// It does not lead any more, and nothing was done: somebody else may do it.
+    /// It does not lead any more, or has no copy yet, and nothing was done: somebody else may do it.
     LeadLost(Error),
+    /// The slot is on its way to another group, and nothing was done.
+    Frozen(Error),
+    /// A move touches the group, and nothing was done.
+    Moving(Error),
+    /// Its group does not own the slot, and nothing was done.
+    NotOwned(NotOwned),
     /// It may have been written; a repeat under its request id can tell.
     Unknown(Error),
     /// This is the answer.
     End(Error),
+}
+
+/// What follows an attempt that came to nothing.
+enum Next {
+    /// Somebody else can be asked at once.
+    AtOnce,
+    /// A pause.
+    Later(Wait),
 }
 
 impl From<Error> for Stop {
@@ -96,31 +120,24 @@ impl From<Error> for Stop {
     fn from(error: Error) -> Stop {
         match error.kind() {
             Kind::Moved => Stop::LeadLost(error),
+            Kind::Frozen => Stop::Frozen(error),
             Kind::UnknownOutcome => Stop::Unknown(error),
             _ => Stop::End(error),
         }
     }
 }
 
-/// How far an errand has come.
-struct Course {
-    /// How many nodes it came through before this one.
-    hops: u32,
-    /// When this node gives up.
-    until: Instant,
-    /// Members that were asked in this round.
-    tried: Vec<u32>,
-    /// True while every member of this round was dead.
-    all_dead: bool,
-    /// The leader that did not answer, and when it was asked.
-    silent: Option<(u32, Instant)>,
-    /// True once it may have been written.
-    unknown: bool,
-    /// Why the last attempt came to nothing.
-    last: Option<Error>,
-    /// Pauses so far.
-    pauses: u32,
-    seat: Option<Rc<Seat>>,
+impl From<Stop> for Error {
+    fn from(stop: Stop) -> Error {
+        match stop {
+            Stop::LeadLost(error)
+            | Stop::Frozen(error)
+            | Stop::Moving(error)
+            | Stop::Unknown(error)
+            | Stop::End(error) => error,
+            Stop::NotOwned(_) => forward::moved(),
+        }
+    }
 }
 
 impl<'a> Wire<'a> {
@@ -137,51 +154,44 @@ impl<'a> Wire<'a> {
 }
 
 impl<'a> Errand<'a> {
-    /// A read of `group` that is sent on as it came.
-    pub(crate) fn read(door: &'a Door, asked: &'a Asked<'a>, group: u32, stale: bool) -> Result<Errand<'a>> {
+    /// A read that is sent on as it came.
+    pub(crate) fn read(door: &'a Door, asked: &'a Asked<'a>, aim: Aim, stale: bool) -> Result<Errand<'a>> {
         let manner = if stale { Manner::Stale } else { Manner::Read };
         let wire = Wire::of(asked, Some(Bytes::new()));
-        Ok(Errand { door, asked, group, manner, deadline: asked.deadline()?, wire })
+        Ok(Errand { door, asked, aim, manner, deadline: asked.deadline()?, wire })
     }
 
-    /// Runs the errand; `here` does it at this member while it leads.
+    /// Runs the errand; `here` does it at this member while it leads, and a stale read also where it does not.
     ///
-    /// Errors: `NoMajority` (nobody led in time), `UnknownOutcome`, `Overloaded`, and those of `here`.
+    /// Errors: `NoMajority` (nobody led in time), `Frozen` (a move did not come to its end in time), `Moved`,
+    /// `UnknownOutcome`, `Overloaded`, and those of `here`.
     pub(crate) async fn run<T>(
         &self,
         mut here: impl AsyncFnMut(&KeyspaceHandle) -> Result<T, Stop>,
     ) -> Result<Done<T>> {
         let mut course = Course::new(self);
         loop {
-            let goes_on = match self.way(&mut course).map_err(|error| course.last_word(error))? {
+            let next = match self.way(&mut course).map_err(|error| course.last_word(error))? {
                 Way::Here(replica) => match here(&replica).await {
                     Ok(done) => return Ok(Done::Here(done)),
-                    Err(Stop::LeadLost(error)) => {
-                        course.last = Some(error);
-                        false
-                    }
-                    Err(Stop::Unknown(error)) => {
-                        self.stumble(&mut course, error)?;
-                        false
-                    }
-                    Err(Stop::End(error)) => return Err(course.last_word(error)),
+                    Err(stop) => self.stopped(&mut course, stop)?,
                 },
                 Way::There(target) if self.wire.redirects => {
                     return Ok(Done::There(forward::redirect(&target, self.wire.path)));
                 }
                 Way::There(target) => match self.send(&mut course, &target).await? {
                     Sent::Answer(answer) => return course.pass(answer).map(Done::There),
-                    Sent::Refused(refused) => self.refused(&mut course, &target, refused),
+                    Sent::Refused(refused) => self.refused(&mut course, &target, refused)?,
                     Sent::Unknown(error) => {
                         self.stumble(&mut course, error)?;
-                        self.door.site.leaders.avoid(self.group, target.index);
-                        self.goes_on_at_once()
+                        self.door.site.leaders.avoid(course.group, target.index);
+                        self.next_member(&course)
                     }
                 },
-                Way::Nobody => false,
+                Way::Nobody => Next::Later(Wait::Leader),
             };
-            if !goes_on {
-                self.pause(&mut course).await?;
+            if let Next::Later(wait) = next {
+                self.pause(&mut course, wait).await?;
             }
         }
     }
@@ -189,26 +199,51 @@ impl<'a> Errand<'a> {
     /// Who is to be asked next.
     fn way(&self, course: &mut Course) -> Result<Way> {
         let site = &self.door.site;
-        if site.is_member(self.group) && self.manner != Manner::Stale {
-            let way = site.way_of_member(self.group, course.hops)?;
-            return Ok(match way {
-                Way::There(target) if course.holds_off(target.index) || self.wire.body.is_none() => {
-                    Way::Nobody
-                }
-                way => way,
-            });
+        let group = match self.aim {
+            Aim::Group(group) => Some(group),
+            // Whoever sent it here believes that it is ours, and may know more than this node's routes.
+            Aim::Slot(_) if course.hops > 0 => Some(site.own_group()?),
+            Aim::Slot(slot) => site.owners(slot)?.into_iter().find(|group| !course.is_denied(*group)),
+        };
+        let Some(group) = group else { return Ok(Way::Nobody) };
+        course.turn_to(group);
+        if self.manner == Manner::Stale || !site.is_member(group) {
+            return self.way_of_any(course);
         }
-        if course.hops >= forward::MOST_HOPS || course.hops > 0 && !site.is_member(self.group) {
+        let way = site.way_of_member(group, course.hops)?;
+        Ok(match way {
+            Way::There(target) if course.holds_off(target.index) || self.wire.body.is_none() => Way::Nobody,
+            way => way,
+        })
+    }
+
+    /// Which member is asked next by a node that knows the group from outside, or for a stale read.
+    fn way_of_any(&self, course: &mut Course) -> Result<Way> {
+        let (site, group) = (&self.door.site, course.group);
+        let is_member = site.is_member(group);
+        if is_member && !course.looked {
+            course.looked = true;
+            if let Mode::Open(replica) = &*site.worker()?.node.mode() {
+                return Ok(Way::Here(replica.clone()));
+            }
+        }
+        if course.hops >= forward::MOST_HOPS || course.hops > 0 && !is_member {
             return Err(forward::moved());
         }
-        if let Some(target) = site.next_member(self.group, &course.tried) {
+        if let Some(target) = site.next_member(group, &course.tried) {
             return Ok(Way::There(target));
         }
-        if course.all_dead {
-            return Err(course.last.take().unwrap_or_else(|| site.no_leader(self.group)));
+        let is_known = is_member || site.view().group(group).is_some();
+        if course.doubted || !is_known {
+            news::ask(self.door, None);
+            course.begin_round();
+            course.deny();
+            return Ok(Way::Nobody);
         }
-        course.tried.clear();
-        course.all_dead = true;
+        if course.all_dead {
+            return Err(course.last.take().unwrap_or_else(|| site.no_leader(group)));
+        }
+        course.begin_round();
         Ok(Way::Nobody)
     }
 
@@ -219,12 +254,12 @@ impl<'a> Errand<'a> {
         if self.deadline.saturating_duration_since(now) <= MARGIN && course.last.is_some() {
             return Err(course.give_up(self));
         }
-        if self.goes_on_at_once() {
+        if matches!(self.next_member(course), Next::AtOnce) {
             course.tried.push(target.index);
         }
         course.silent = Some((target.index, now));
         // A silent node is left for another one where the request may be repeated and there is another one.
-        let patience = match self.repeatable() && site.has_others(self.group) {
+        let patience = match self.repeatable() && site.has_others(course.group) {
             true => PATIENCE,
             false => Duration::MAX,
         };
@@ -242,21 +277,78 @@ impl<'a> Errand<'a> {
         sent.map_err(|error| course.last_word(error))
     }
 
-    /// Notes why a member did not do it; true if another one can be asked at once.
-    fn refused(&self, course: &mut Course, target: &Target, refused: Refused) -> bool {
+    /// Notes why this member did not do it.
+    fn stopped(&self, course: &mut Course, stop: Stop) -> Result<Next> {
+        match stop {
+            Stop::LeadLost(error) => {
+                course.failed(error);
+                Ok(self.next_member(course))
+            }
+            Stop::Frozen(error) => {
+                course.put_off(error);
+                Ok(Next::Later(Wait::Thaw))
+            }
+            Stop::Moving(error) => {
+                course.put_off(error);
+                Ok(Next::Later(Wait::Move))
+            }
+            Stop::NotOwned(word) => self.not_owned(course, word, None),
+            Stop::Unknown(error) => {
+                self.stumble(course, error)?;
+                Ok(Next::Later(Wait::Leader))
+            }
+            Stop::End(error) => Err(course.last_word(error)),
+        }
+    }
+
+    /// Notes why another member did not do it.
+    fn refused(&self, course: &mut Course, target: &Target, refused: Refused) -> Result<Next> {
         let leaders = &self.door.site.leaders;
-        match refused.dead {
-            true => leaders.avoid(self.group, target.index),
-            false => {
-                course.silent = None;
-                course.all_dead = false;
-                if refused.error.kind() == Kind::Moved {
-                    leaders.deny(self.group, target.index);
+        let kind = refused.error.kind();
+        if refused.dead {
+            leaders.avoid(course.group, target.index);
+        } else {
+            course.silent = None;
+            course.all_dead = false;
+            match (refused.word, kind) {
+                (Some(word), Kind::Moved) if self.aim == Aim::Slot(word.slot) => {
+                    return self.not_owned(course, word, Some(target));
                 }
+                (_, Kind::Moved) => leaders.deny(course.group, target.index),
+                (_, Kind::Frozen) => {
+                    course.put_off(refused.error);
+                    return Ok(Next::Later(Wait::Thaw));
+                }
+                _ => {}
             }
         }
-        course.last = Some(refused.error);
-        self.goes_on_at_once()
+        course.failed(refused.error);
+        Ok(self.next_member(course))
+    }
+
+    /// Takes the word of the group that was asked that it does not own the slot; `by` is the member that said so, if it
+    /// is not this one. Errors: `Moved` where another node is to turn to another group, `NoWorker`.
+    fn not_owned(&self, course: &mut Course, word: NotOwned, by: Option<&Target>) -> Result<Next> {
+        let site = &self.door.site;
+        if word.to.is_none() && site.view().slots.ranges().is_empty() {
+            return Err(course.last_word(site.no_worker()));
+        }
+        if course.hops > 0 {
+            self.asked.request.extensions_mut().insert(word);
+            return Err(course.last_word(forward::moved()));
+        }
+        if word.to.is_none() {
+            news::ask(self.door, by);
+        }
+        if word.to.is_none() && self.manner == Manner::Stale {
+            // This copy may only be behind.
+            course.failed(forward::moved());
+            (course.all_dead, course.doubted) = (false, true);
+            return Ok(Next::AtOnce);
+        }
+        site.given.heard(course.group, word);
+        course.deny();
+        Ok(Next::AtOnce)
     }
 
     /// Notes an unknown outcome, unless it is the end because no repeat can make it known.
@@ -266,18 +358,19 @@ impl<'a> Errand<'a> {
         }
         course.unknown |= self.changes();
         course.all_dead = false;
-        course.last = Some(error);
+        course.failed(error);
         Ok(())
     }
 
-    async fn pause(&self, course: &mut Course) -> Result<()> {
-        if !course.has_time() {
+    async fn pause(&self, course: &mut Course, wait: Wait) -> Result<()> {
+        // What is certainly not written must not end as an attempt that had no time for its answer.
+        let last = if wait == Wait::Leader { Duration::ZERO } else { LAST_ATTEMPT };
+        let left = self.deadline.saturating_duration_since(Instant::now()).saturating_sub(last);
+        if !course.has_time() || left.is_zero() {
             return Err(course.give_up(self));
         }
         course.seat(self)?;
-        course.pauses += 1;
-        let left = course.until.saturating_duration_since(Instant::now());
-        tokio::time::sleep((STEP * course.pauses).min(LONGEST).min(left)).await;
+        tokio::time::sleep(course.pause(wait).min(left)).await;
         Ok(())
     }
 
@@ -290,85 +383,11 @@ impl<'a> Errand<'a> {
         self.manner != Manner::Write { exact: false }
     }
 
-    /// A member knows one leader at most; any other node has the other members to ask.
-    fn goes_on_at_once(&self) -> bool {
-        self.manner == Manner::Stale || !self.door.site.is_member(self.group)
-    }
-}
-
-impl Course {
-    fn new(errand: &Errand<'_>) -> Course {
-        let hops = forward::hops(errand.asked.request.headers());
-        let patience = Instant::now() + MOMENT;
-        Course {
-            hops,
-            until: if hops > 0 { errand.deadline.min(patience) } else { errand.deadline },
-            tried: Vec::new(),
-            all_dead: true,
-            silent: None,
-            unknown: false,
-            last: None,
-            pauses: 0,
-            seat: None,
+    /// A member knows one leader at most; any other node has the other members to ask, and so has a stale read.
+    fn next_member(&self, course: &Course) -> Next {
+        match self.manner == Manner::Stale || !self.door.site.is_member(course.group) {
+            true => Next::AtOnce,
+            false => Next::Later(Wait::Leader),
         }
-    }
-
-    fn has_time(&self) -> bool {
-        Instant::now() < self.until
-    }
-
-    fn holds_off(&self, index: u32) -> bool {
-        self.silent.is_some_and(|(silent, since)| silent == index && since.elapsed() < HOLD_OFF)
-    }
-
-    /// Its place among the requests that wait. Errors: `Overloaded`.
-    fn seat(&mut self, errand: &Errand<'_>) -> Result<Rc<Seat>> {
-        if let Some(seat) = &self.seat {
-            return Ok(Rc::clone(seat));
-        }
-        let seat = Seat::take(&errand.door.site).map_err(|error| self.last_word(error))?;
-        Ok(Rc::clone(self.seat.insert(seat)))
-    }
-
-    /// The answer of another node. After an attempt of unknown outcome only the reply to a request id counts: those of
-    /// conditions and absent keys are remembered like any other.
-    fn pass(&self, answer: HttpResponse) -> Result<HttpResponse> {
-        let status = answer.status();
-        let replied =
-            status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::PRECONDITION_FAILED);
-        if self.unknown && !replied {
-            return Err(self.last_word(Error::new(Kind::NoMajority, format!("a later attempt got {status}"))));
-        }
-        Ok(answer)
-    }
-
-    /// `error`, or that the outcome is unknown, if it is.
-    fn last_word(&self, error: Error) -> Error {
-        if !self.unknown || error.kind() == Kind::UnknownOutcome {
-            return error;
-        }
-        Error::new(
-            Kind::UnknownOutcome,
-            format!("a member was sent the write and did not answer; then: {}", error.detail()),
-        )
-        .hint(
-            "send it again with the same Catstore-Request-Id, or read the key to see whether it was written",
-        )
-    }
-
-    /// The error of an errand whose time is up.
-    fn give_up(&mut self, errand: &Errand<'_>) -> Error {
-        let site = &errand.door.site;
-        let error = match self.last.take() {
-            Some(error) if error.kind() == Kind::UnknownOutcome => error,
-            // What another one waited for in vain it has worded already; and who stays silent has a name.
-            Some(error) if error.kind() == Kind::NoMajority && self.hops > 0 => error,
-            Some(error) if error.kind() == Kind::NoMajority && error.hint_text().is_some() => {
-                Error::new(Kind::NoMajority, error.detail()).hint(site.way_out(errand.group))
-            }
-            Some(_) if self.hops > 0 => does_not_lead(errand.group),
-            _ => site.no_leader(errand.group),
-        };
-        self.last_word(error)
     }
 }

@@ -96,7 +96,14 @@ pub(crate) async fn recovered(door: &Door, asked: &Asked<'_>, payload: &mut Payl
             view.masters.join(", ")
         );
     }
-    beat::learn(site, worker, view);
+    let shared = Arc::clone(site);
+    blocking(move || {
+        if let Member::Worker(worker) = &shared.member {
+            beat::learn(&shared, worker, view);
+        }
+        Ok(())
+    })
+    .await?;
     worker.beat.wake();
     Ok(respond::json(&RecoveredReply { incarnation: site.view().rank().0 }, false))
 }

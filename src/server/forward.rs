@@ -5,6 +5,7 @@
 //! that nobody knows. What follows from that is decided in [`super::errand`].
 
 use super::answer;
+use super::given::{NotOwned, OWNER};
 use super::owner::Target;
 use super::site::{Member, Site};
 use crate::error::{Error, Kind, Result};
@@ -13,7 +14,7 @@ use actix_web::http::header::{
     LOCATION, RANGE,
 };
 use actix_web::http::{Method, StatusCode};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use awc::error::{ConnectError, SendRequestError};
 use bytes::Bytes;
 use std::rc::Rc;
@@ -40,6 +41,8 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("catstore-requ
 pub(crate) const CLUSTER: HeaderName = HeaderName::from_static("catstore-cluster");
 /// `Catstore-Leader`, in answers between nodes: the answering worker's group and who leads it, as `GROUP:INDEX`.
 const LEADER: HeaderName = HeaderName::from_static("catstore-leader");
+/// `Catstore-Epoch`, in answers to requests that name their cluster: the epoch of the answering node's routes.
+pub(crate) const EPOCH: HeaderName = HeaderName::from_static("catstore-epoch");
 
 const PASSED_ON: [HeaderName; 6] = [CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE, REQUEST_ID];
 
@@ -79,6 +82,8 @@ pub(crate) struct Refused {
     pub(crate) error: Error,
     /// True if asking it again soon is of no use: it does not answer, or is closed.
     pub(crate) dead: bool,
+    /// What it said of the slot, if its group does not own it.
+    pub(crate) word: Option<NotOwned>,
 }
 
 /// One of the places for requests that wait, given back when it is dropped.
@@ -137,8 +142,14 @@ pub(crate) fn own_cluster(site: &Site) -> Option<&HeaderValue> {
     })
 }
 
-/// Adds who leads to the answer of a request that another node sent on.
-pub(crate) fn tell_leader(site: &Site, headers: &mut HeaderMap) {
+/// Adds to the answer of a request that another node sent on who leads, and that the group does not own the slot, if that
+/// came out.
+pub(crate) fn tell(site: &Site, request: &HttpRequest, headers: &mut HeaderMap) {
+    if let Some(word) = request.extensions().get::<NotOwned>()
+        && let Some(value) = word.header()
+    {
+        headers.insert(OWNER, value);
+    }
     if let Some((group, leader)) = site.own_leader()
         && let Ok(value) = HeaderValue::try_from(format!("{group}:{leader}"))
     {
@@ -203,8 +214,12 @@ pub(crate) async fn send(
     if let Some((group, leader)) = answer.headers().get(LEADER).and_then(parse_leader) {
         site.leaders.heard(group, leader);
     }
+    let word = answer.headers().get(OWNER).and_then(NotOwned::parse);
     let way = answer::Way { head, changes, deadline, seat, target };
-    Ok(answer::take(site, answer, way).await)
+    Ok(match answer::take(site, answer, way).await {
+        Sent::Refused(refused) => Sent::Refused(Refused { word, ..refused }),
+        sent => sent,
+    })
 }
 
 /// 307 to the owner, for clients that ask for it.
@@ -223,7 +238,7 @@ pub(crate) fn unreachable(site: &Site, target: &Target, why: &str) -> Refused {
         format!("worker {} at {} does not answer: {why}", target.index, target.address),
     )
     .hint(site.way_without(target));
-    Refused { error, dead: true }
+    Refused { error, dead: true, word: None }
 }
 
 fn unknown(target: &Target, why: &str) -> Error {

@@ -1,10 +1,10 @@
-//! Requests for many keys: lists, batches, and clearing a group. Lists and the parsing of batches can take
-//! milliseconds and run on threads of their own, so that reads of single keys do not wait behind them.
+//! Requests for many keys: batches, and clearing a group. The parsing of batches can take milliseconds and runs on
+//! threads of their own, so that reads of single keys do not wait behind it.
 
 use super::batch;
 use super::body;
 use super::door::{Asked, Door};
-use super::errand::{Done, Wire};
+use super::errand::{Aim, Done, Wire};
 use super::respond;
 use super::site::Member;
 use super::values;
@@ -13,47 +13,9 @@ use crate::cluster::slots;
 use crate::cluster::view::BatchReply;
 use crate::error::{Error, Kind, Result};
 use crate::replica::command::{Command, Reply, Request};
-use crate::replica::reader::{ListQuery, Reader};
 use actix_web::dev::Payload;
 use actix_web::{HttpResponse, web};
 use bytes::Bytes;
-
-/// One page of keys.
-pub(crate) async fn list(
-    door: &Door,
-    asked: &Asked<'_>,
-    query: ListQuery,
-    stale: bool,
-) -> Result<HttpResponse> {
-    let site = &door.site;
-    let group = site.group_of_all()?;
-    if stale
-        && let Member::Worker(worker) = &site.member
-        && worker.group() == Some(group)
-    {
-        let (reader, lag) = site.with_open(&worker.node.mode(), |replica| replica.stale_reader())?;
-        // A copy that is not there yet owns nothing, and says nothing of what the group holds.
-        if reader.owns_slots() {
-            let mut response = page(reader, query).await?;
-            respond::lag(&mut response, lag);
-            return Ok(response);
-        }
-    }
-    match values::reader(door, asked, group, stale).await? {
-        Done::Here(reader) => page(reader, query).await,
-        Done::There(answer) => Ok(answer),
-    }
-}
-
-async fn page(reader: Reader, query: ListQuery) -> Result<HttpResponse> {
-    let body = blocking(move || {
-        let page = reader.list(&query)?;
-        serde_json::to_vec(&page)
-            .map_err(|error| Error::new(Kind::Failed, "the page cannot be written as JSON").cause(error))
-    })
-    .await?;
-    Ok(respond::json_bytes(body))
-}
 
 /// Several operations at once, within one slot.
 pub(crate) async fn batch(door: &Door, asked: &Asked<'_>, payload: &mut Payload) -> Result<HttpResponse> {
@@ -63,10 +25,8 @@ pub(crate) async fn batch(door: &Door, asked: &Asked<'_>, payload: &mut Payload)
     let (lease, bytes) = (body.lease, body.bytes);
     let (commands, bytes) = blocking(move || batch::parse(&bytes).map(|commands| (commands, bytes))).await?;
     let slot = commands.first().map(|command| slots::slot(batch::key(command))).unwrap_or_default();
-    let view = site.view();
-    let group = site.group_or_own(view.slots.owner(slot).and_then(|group| view.group(group)))?;
     let request = Request { id, command: Command::Batch(commands) };
-    let write = Write { group, request, value: None, lease: Some(lease) };
+    let write = Write { aim: Aim::Slot(slot), request, value: None, lease: Some(lease) };
     match write.run(door, asked, Wire::of(asked, Some(Bytes::from(bytes)))).await? {
         Done::There(answer) => Ok(answer),
         Done::Here(Reply::Batch(versions)) => Ok(respond::json(&BatchReply { versions }, false)),
@@ -79,8 +39,8 @@ pub(crate) async fn batch(door: &Door, asked: &Asked<'_>, payload: &mut Payload)
 pub(crate) async fn clear(door: &Door, asked: &Asked<'_>, index: u32) -> Result<HttpResponse> {
     let site = &door.site;
     let (_, id) = values::conditions(asked)?;
-    let group = group_to_clear(door, index)?;
-    let write = Write { group, request: Request { id, command: Command::Clear }, value: None, lease: None };
+    let aim = Aim::Group(group_to_clear(door, index)?);
+    let write = Write { aim, request: Request { id, command: Command::Clear }, value: None, lease: None };
     match write.run(door, asked, Wire::of(asked, Some(Bytes::new()))).await? {
         Done::There(answer) => Ok(answer),
         Done::Here(Reply::Cleared { keys }) => {

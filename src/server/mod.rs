@@ -4,9 +4,10 @@
 //! wrong with one that never becomes a request; `line`, `wire` and `patience` are its parts. `door` takes it, asks for
 //! the token ([`guard`]), reads its line ([`route`]) and refuses what another web site sent. A read of our own key is
 //! answered on the spot (`values`). A write is read whole (`body`), handed to the replica (`write`), and answered when
-//! that has replied. What this node cannot answer by itself now is an `errand`: it looks who answers for the group
-//! (`owner`), sends the request there (`forward`) with the time that is left, takes the `answer`, and looks again where
-//! somebody else came to lead. Every error becomes a problem document in [`error`], the only place that knows
+//! that has replied. What this node cannot answer by itself now is an `errand`: it looks who answers for the slot
+//! (`owner`, `given`), sends the request there (`forward`) with the time that is left, takes the `answer`, and looks again
+//! where somebody else came to lead or to own the slot (`course` is how far it is; `news` are newer routes). A list is one
+//! errand for each group that owns slots (`lists`), and `merge` makes one page of theirs. Every error becomes a problem document in [`error`], the only place that knows
 //! statuses; `respond` words the rest.
 //!
 //! The life of a node: `run` binds the port (`listen`), has it started (`worker`, `master`), watches over it and stops
@@ -29,6 +30,7 @@ pub mod condition;
 mod config;
 pub mod content_type;
 mod copying;
+mod course;
 mod door;
 mod errand;
 pub mod error;
@@ -38,6 +40,7 @@ mod forward;
 mod front;
 #[cfg(test)]
 mod front_tests;
+mod given;
 #[cfg(test)]
 mod group_tests;
 pub mod guard;
@@ -45,10 +48,15 @@ mod held;
 mod internal;
 mod line;
 mod listen;
+mod lists;
 mod many;
 mod master;
+mod merge;
 mod metrics;
+#[cfg(test)]
+mod moved_tests;
 mod moving;
+mod news;
 mod node;
 mod owner;
 mod patience;
@@ -90,7 +98,7 @@ pub fn run_master(options: MasterOptions) -> Result<()> {
     let (events, ear) = channel();
     let wire = Arc::new(HttpWire::new(options.node.token.clone()));
     let master = master::Master::new(Node::new("master", replica_options(&options.node, &wire)), wire);
-    let site = Arc::new(Site::new(Member::Master(master), guard_of(&options.node), events));
+    let site = Arc::new(Site::new(Member::Master(Box::new(master)), guard_of(&options.node), events));
     let node = options.node.clone();
     run::run(&node, site, ear, move |site, port| master::start::start_master(site, &options, port))
 }
@@ -104,7 +112,7 @@ pub fn run_worker(options: WorkerOptions) -> Result<()> {
     let wire = Arc::new(HttpWire::new(options.node.token.clone()));
     let replica = Options { quorum_reads: options.quorum_reads, ..replica_options(&options.node, &wire) };
     let worker = worker::Worker::new(&options, Node::new("worker", replica), wire)?;
-    let site = Arc::new(Site::new(Member::Worker(worker), guard_of(&options.node), events));
+    let site = Arc::new(Site::new(Member::Worker(Box::new(worker)), guard_of(&options.node), events));
     let node = options.node.clone();
     run::run(&node, site, ear, move |site, port| worker::start(site, &options, port))
 }

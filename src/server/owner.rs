@@ -1,15 +1,17 @@
 //! Who answers for a group: this member, another one, or nobody that is known. A member goes by what its replica
 //! knows. Any other node goes by what it heard last of who leads, and tries the other members where that was wrong:
-//! it may be wrong at any time, and then costs one more step and nothing else.
+//! it may be wrong at any time, and then costs one more step and nothing else. Nor are routes more than a hint: which
+//! groups may own a slot is told by them, by what was heard since (`given`), and by this member's own copy.
 
 use super::address;
-use super::forward::MOST_HOPS;
+use super::forward::{self, MOST_HOPS};
 use super::node::Mode;
 use super::site::{Member, Site};
 use crate::cluster::view::{ClusterView, GroupView, MemberView};
 use crate::error::{Error, Kind, Result};
 use crate::replica::handle::{KeyspaceHandle, Lead};
-use std::collections::BTreeMap;
+use crate::replica::keyspace::Published;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -92,16 +94,75 @@ impl Leaders {
 }
 
 impl Site {
-    /// The group that owns `key`. Errors: `NoWorker` if nobody does, and on a worker that does not know its group yet
-    /// what it says of itself.
-    pub(crate) fn group_of_key(&self, key: &[u8]) -> Result<u32> {
-        self.group_or_own(self.view().group_of_key(key))
+    /// The groups that may own `slot`, the likeliest first; one at least. What was heard since the routes came is newer
+    /// than they are, and so may be what is applied here. Errors: `NoWorker` if nobody owns it, and on a worker that does
+    /// not know its group yet what it says of itself.
+    pub(crate) fn owners(&self, slot: u16) -> Result<Vec<u32>> {
+        let view = self.view();
+        let own = match &self.member {
+            Member::Worker(worker) => worker.group(),
+            Member::Master(_) => None,
+        };
+        let (owns, gave) = match self.applied() {
+            Some(published) => (published.slots.owner(slot).is_some(), published.moves.given_to(slot)),
+            None => (false, None),
+        };
+        let routed = view.slots.owner(slot).filter(|group| view.group(*group).is_some());
+        let mut owners = Vec::with_capacity(4);
+        for group in [self.given.owner(slot), own.filter(|_| owns), gave, routed].into_iter().flatten() {
+            if !owners.contains(&group) {
+                owners.push(group);
+            }
+        }
+        if owners.is_empty() {
+            owners.push(self.group_or_own(None)?);
+        }
+        Ok(owners)
     }
 
-    /// The group that answers for the cluster's keys as a whole: in this version one owns every slot.
-    pub(crate) fn group_of_all(&self) -> Result<u32> {
+    /// The group that most likely owns `slot`. Errors as [`Site::owners`].
+    pub(crate) fn group_of_slot(&self, slot: u16) -> Result<u32> {
+        self.owners(slot)?.first().copied().ok_or_else(|| self.no_worker())
+    }
+
+    /// The groups that may own slots; one at least. Errors as [`Site::owners`].
+    pub(crate) fn groups_of_all(&self) -> Result<BTreeSet<u32>> {
         let view = self.view();
-        self.group_or_own(view.slots.ranges().first().and_then(|range| view.group(range.group)))
+        let mut groups = self.given.groups();
+        groups.extend(view.slots.ranges().iter().map(|range| range.group));
+        if let Member::Worker(worker) = &self.member
+            && self.applied().is_some_and(|published| !published.slots.ranges().is_empty())
+        {
+            groups.extend(worker.group());
+        }
+        if groups.is_empty() {
+            groups.insert(self.group_or_own(None)?);
+        }
+        Ok(groups)
+    }
+
+    /// What this worker's replica has published, if it is open.
+    fn applied(&self) -> Option<Published> {
+        let Member::Worker(worker) = &self.member else { return None };
+        let Mode::Open(replica) = &*worker.node.mode() else { return None };
+        Some(replica.applied().ok()?.published)
+    }
+
+    /// The group of this worker. Errors: `Moved` on a node that is in none.
+    pub(crate) fn own_group(&self) -> Result<u32> {
+        match &self.member {
+            Member::Worker(worker) => worker.group().ok_or_else(|| self.refusal()),
+            Member::Master(_) => Err(forward::moved()),
+        }
+    }
+
+    /// True if this is the only worker that is known: nobody else can ever do what it is asked.
+    pub(crate) fn is_alone(&self) -> bool {
+        let Member::Worker(worker) = &self.member else { return false };
+        let view = self.view();
+        worker
+            .group()
+            .is_some_and(|own| view.groups.iter().all(|group| group.group == own && group.members.len() <= 1))
     }
 
     /// The id of `group`. A worker without routes asks its own store, which knows what it owns.

@@ -11,6 +11,9 @@ pub const LONGEST_KEY: usize = 4096;
 /// The most keys of one page of a list.
 pub const LONGEST_PAGE: usize = 10_000;
 
+/// The parameters of a list.
+const LIST: [&str; 5] = ["prefix", "after", "limit", "values", "consistency"];
+
 const PATHS: &str = "the paths are /put/KEY/VALUE /put_file/KEY/PATH /get/KEY /delete/KEY /clear/IDX /close/IDX \
 /worker/IDX /master /kv/KEY /kv /batch /cluster /health /metrics";
 
@@ -112,6 +115,21 @@ pub enum Action {
     Facts,
     /// Recovered masters say who they are (between nodes).
     Recovered,
+    /// One page of the keys of one group (between nodes).
+    ListGroup {
+        /// The group.
+        group: u32,
+        /// Which keys.
+        query: ListQuery,
+        /// True for `consistency=stale`.
+        stale: bool,
+    },
+    /// Move slots until every group has its share.
+    Rebalance,
+    /// Let a group, or one worker, leave.
+    Drain,
+    /// Call a move off.
+    CancelMove,
 }
 
 impl Action {
@@ -124,6 +142,7 @@ impl Action {
                 | Action::PutFile { .. }
                 | Action::Delete { .. }
                 | Action::List { .. }
+                | Action::ListGroup { .. }
                 | Action::Batch
                 | Action::Clear(_)
         )
@@ -135,6 +154,7 @@ impl Action {
             self,
             Action::Get { .. }
                 | Action::List { .. }
+                | Action::ListGroup { .. }
                 | Action::Cluster
                 | Action::Health
                 | Action::Metrics
@@ -196,6 +216,10 @@ enum Place<'a> {
     Move,
     Facts,
     Recovered,
+    ListGroup,
+    Rebalance,
+    Drain,
+    CancelMove,
 }
 
 /// Reads a request line. `path` is the raw path, beginning with `/`; `query` what stands behind `?`.
@@ -261,6 +285,10 @@ fn place(path: &str) -> Option<Place<'_>> {
         "internal" if one == Some("move") => Place::Move,
         "internal" if one == Some("facts") => Place::Facts,
         "internal" if one == Some("recovered") => Place::Recovered,
+        "internal" if one == Some("list") => Place::ListGroup,
+        "internal" if one == Some("rebalance") => Place::Rebalance,
+        "internal" if one == Some("drain") => Place::Drain,
+        "internal" if one == Some("cancel-move") => Place::CancelMove,
         "internal" => match one?.split_once('/')? {
             ("snapshot", rest) => Place::Chunk(rest),
             ("digest", rest) => Place::Digest(rest),
@@ -286,8 +314,11 @@ fn methods(place: &Place<'_>) -> &'static str {
         | Place::Parcel
         | Place::OrderDigest
         | Place::Move
+        | Place::Rebalance
+        | Place::Drain
+        | Place::CancelMove
         | Place::Recovered => "POST, OPTIONS",
-        Place::Chunk(_) | Place::Digest(_) | Place::Facts => "GET, OPTIONS",
+        Place::Chunk(_) | Place::Digest(_) | Place::ListGroup | Place::Facts => "GET, OPTIONS",
     }
 }
 
@@ -305,7 +336,17 @@ fn action(place: Place<'_>, method: &str, query: Option<&str>) -> Result<Action>
             Ok(Action::Delete { key: segment_key(key)?, style: Style::Classic })
         }
         Place::Key(key) => resource(decode_key(key)?, method, query),
-        Place::Keys => list(query),
+        Place::Keys => {
+            let mut query = Query::parse(query, &LIST)?;
+            let (query, stale) = list(&mut query)?;
+            Ok(Action::List { query, stale })
+        }
+        Place::ListGroup => {
+            let mut query = Query::parse(query, &[&LIST[..], &["group"]].concat())?;
+            let group = index(&query.text("group")?.unwrap_or_default())?;
+            let (query, stale) = list(&mut query)?;
+            Ok(Action::ListGroup { group, query, stale })
+        }
         Place::Chunk(rest) => chunk(rest, query),
         place => {
             no_query(query)?;
@@ -326,6 +367,9 @@ fn action(place: Place<'_>, method: &str, query: Option<&str>) -> Result<Action>
                 Place::Move => Action::Move,
                 Place::Facts => Action::Facts,
                 Place::Recovered => Action::Recovered,
+                Place::Rebalance => Action::Rebalance,
+                Place::Drain => Action::Drain,
+                Place::CancelMove => Action::CancelMove,
                 Place::Digest(text) => Action::Digest(number(text)?),
                 _ => Action::Batch,
             })
@@ -394,8 +438,8 @@ fn put(rest: &str, query: Option<&str>) -> Result<Action> {
     Ok(Action::Put { key, style: Style::Classic, value: Some(value), ttl })
 }
 
-fn list(query: Option<&str>) -> Result<Action> {
-    let mut query = Query::parse(query, &["prefix", "after", "limit", "values", "consistency"])?;
+/// Which keys a list asks for, and whether it may be stale.
+fn list(query: &mut Query) -> Result<(ListQuery, bool)> {
     let limit = match query.text("limit")? {
         None => 1000,
         Some(text) => {
@@ -411,8 +455,8 @@ fn list(query: Option<&str>) -> Result<Action> {
     for key in [Some(&prefix), after.as_ref()].into_iter().flatten().filter(|key| !key.is_empty()) {
         check_key(key)?;
     }
-    let stale = consistency(&mut query)?;
-    Ok(Action::List { query: ListQuery { prefix, after, limit, values }, stale })
+    let stale = consistency(query)?;
+    Ok((ListQuery { prefix, after, limit, values }, stale))
 }
 
 fn no_query(query: Option<&str>) -> Result<()> {

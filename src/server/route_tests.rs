@@ -69,6 +69,14 @@ fn the_resource() {
             stale: true
         }
     );
+    assert_eq!(
+        action("GET", "/internal/list?group=3&after=%00&consistency=stale"),
+        Action::ListGroup {
+            group: 3,
+            query: ListQuery { prefix: Vec::new(), after: Some(vec![0]), limit: 1000, values: false },
+            stale: true
+        }
+    );
     assert_eq!(action("POST", "/batch"), Action::Batch);
     assert_eq!(action("POST", "/internal/register"), Action::Register);
 }
@@ -80,6 +88,9 @@ fn what_is_wrong_has_its_own_word() {
         ("GET", "/nothing", Kind::NotFound),
         ("GET", "/master/x", Kind::NotFound),
         ("GET", "/internal/other", Kind::NotFound),
+        ("GET", "/internal/list", Kind::BadRequest),
+        ("GET", "/internal/list?group=-1", Kind::BadRequest),
+        ("GET", "/kv?group=1", Kind::BadRequest),
         ("GET", "/get/%zz", Kind::BadRequest),
         ("GET", "/get/a%4", Kind::BadRequest),
         ("GET", "/get/a/b", Kind::BadRequest),

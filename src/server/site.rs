@@ -1,9 +1,11 @@
 //! What all threads of a node share: what it is, the routes it knows, its guard, its limits, its counters.
 
 use super::body::Budget;
+use super::given::Given;
 use super::guard::Guard;
 use super::master::Master;
 use super::metrics::Metrics;
+use super::news::News;
 use super::node::{Mode, Replica};
 use super::owner::Leaders;
 use super::worker::Worker;
@@ -11,7 +13,7 @@ use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -41,9 +43,9 @@ pub(crate) struct Place {
 /// What a node is.
 pub(crate) enum Member {
     /// It stores keys.
-    Worker(Worker),
+    Worker(Box<Worker>),
     /// It keeps the directory.
-    Master(Master),
+    Master(Box<Master>),
 }
 
 /// Everything that the threads of a node share.
@@ -66,11 +68,17 @@ pub(crate) struct Site {
     pub(crate) submitting: AtomicUsize,
     /// Who leads the groups, as far as this node heard.
     pub(crate) leaders: Leaders,
+    /// Slots that changed hands, as far as this node heard since its routes came.
+    pub(crate) given: Given,
+    /// When it last asked for newer routes.
+    pub(crate) news: News,
     /// Becomes true when the node stops: bodies that are still arriving are dropped.
     pub(crate) stopping: watch::Sender<bool>,
     /// The ear of the main thread.
     pub(crate) events: Sender<Event>,
     view: RwLock<Arc<ClusterView>>,
+    /// The epoch of the view.
+    epoch: AtomicU64,
 }
 
 impl Site {
@@ -86,9 +94,12 @@ impl Site {
             forwarding: AtomicUsize::new(0),
             submitting: AtomicUsize::new(0),
             leaders: Leaders::default(),
+            given: Given::default(),
+            news: News::default(),
             stopping: watch::Sender::new(false),
             events,
             view: RwLock::default(),
+            epoch: AtomicU64::new(0),
         }
     }
 
@@ -102,9 +113,16 @@ impl Site {
         let mut known = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let newer = known.cluster.is_empty() || view.rank() > known.rank();
         if newer {
+            self.epoch.store(view.epoch, Ordering::Relaxed);
             *known = Arc::new(view);
+            self.given.clear();
         }
         newer
+    }
+
+    /// The epoch of the routes that this node knows; 0 if it knows none.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
     }
 
     /// Takes over who leads each group, as a master has heard.

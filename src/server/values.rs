@@ -5,18 +5,19 @@ use super::body;
 use super::condition;
 use super::content_type;
 use super::door::{Asked, Door};
-use super::errand::{Done, Errand, Wire};
+use super::errand::{Aim, Done, Errand, Stop, Wire};
 use super::files;
-use super::forward::{self, REQUEST_ID};
+use super::forward::REQUEST_ID;
 use super::percent;
 use super::respond;
 use super::route::Style;
 use super::site::{Member, Site};
-use super::write::{Write, check_value};
+use super::write::{Write, check_value, not_owned};
+use crate::cluster::slots::slot;
 use crate::error::{Error, Kind, Result};
 use crate::replica::Record;
 use crate::replica::command::{Command, Condition, Put, Reply, Request};
-use crate::replica::handle::Lead;
+use crate::replica::handle::{KeyspaceHandle, Lead};
 use crate::replica::reader::Reader;
 use actix_web::HttpResponse;
 use actix_web::body::to_bytes;
@@ -24,6 +25,7 @@ use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
 use actix_web::http::{Method, StatusCode};
 use bytes::Bytes;
+use std::time::Instant;
 
 pub(crate) use super::write::submit;
 
@@ -31,7 +33,7 @@ pub(crate) use super::write::submit;
 const FORWARDED_VALUE: usize = 64 << 20;
 
 /// Reads a key of this node's own store; `None` if that needs more than a look: another member leads, a majority must
-/// be asked, or the key belongs to another group.
+/// be asked, or the key belongs to another group or is on its way to one.
 pub(crate) fn get_here(site: &Site, key: &[u8]) -> Result<Option<Option<Record>>> {
     let Member::Worker(worker) = &site.member else { return Ok(None) };
     let found = site.with_open(&worker.node.mode(), |replica| {
@@ -39,7 +41,7 @@ pub(crate) fn get_here(site: &Site, key: &[u8]) -> Result<Option<Option<Record>>
     });
     match found {
         Ok(record) => Ok(record),
-        Err(error) if error.kind() == Kind::Moved => Ok(None),
+        Err(error) if matches!(error.kind(), Kind::Moved | Kind::Frozen) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -62,7 +64,7 @@ pub(crate) fn stale_here(
             respond::lag(&mut response, lag);
             Ok(Some(response))
         }
-        Err(error) if error.kind() == Kind::Moved => Ok(None),
+        Err(error) if matches!(error.kind(), Kind::Moved | Kind::Frozen) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -83,31 +85,49 @@ pub(crate) async fn get(
     style: Style,
     stale: bool,
 ) -> Result<HttpResponse> {
-    let group = door.site.group_of_key(key)?;
-    match reader(door, asked, group, stale).await? {
+    let errand = Errand::read(door, asked, Aim::Slot(slot(key)), stale)?;
+    let done = errand.run(async |replica| {
+        let (reader, lag) = right(replica, stale, errand.deadline).await?;
+        match reader.get(key) {
+            Ok(record) => Ok((record, lag)),
+            Err(error) if error.kind() == Kind::Moved => Err(not_owned(replica, slot(key))),
+            Err(error) => Err(error.into()),
+        }
+    });
+    match done.await? {
         Done::There(answer) => Ok(answer),
-        Done::Here(reader) => match reader.get(key) {
-            Ok(record) => Ok(found(record, key, asked.request.headers(), style)),
-            // The routes say that it is ours, the store says that it is not: nobody owns it yet, or it just moved.
-            Err(error) if error.kind() == Kind::Moved => Err(match door.site.view().group_of_key(key) {
-                None => door.site.no_worker(),
-                Some(_) => forward::moved(),
-            }),
-            Err(error) => Err(error),
-        },
+        Done::Here((record, lag)) => {
+            let mut response = found(record, key, asked.request.headers(), style);
+            if stale {
+                respond::lag(&mut response, lag);
+            }
+            Ok(response)
+        }
     }
 }
 
-/// The right to read what `group` holds, if this member leads it; else the answer of one that does. With `stale`, that
-/// of any other member.
-pub(crate) async fn reader(door: &Door, asked: &Asked<'_>, group: u32, stale: bool) -> Result<Done<Reader>> {
-    let errand = Errand::read(door, asked, group, stale)?;
-    errand
-        .run(async |replica| match replica.reader()? {
-            Some(reader) => Ok(reader),
-            None => Ok(replica.reader_confirmed(errand.deadline).await?),
-        })
-        .await
+/// A right to read what this member's group holds, and how many milliseconds that may lag behind: for a stale read
+/// whatever is applied here; otherwise as the leader, which stops where this member does not lead.
+pub(crate) async fn right(
+    replica: &KeyspaceHandle,
+    stale: bool,
+    deadline: Instant,
+) -> Result<(Reader, Option<u64>), Stop> {
+    if !stale {
+        return match replica.reader()? {
+            Some(reader) => Ok((reader, Some(0))),
+            None => Ok((replica.reader_confirmed(deadline).await?, Some(0))),
+        };
+    }
+    let (reader, lag) = replica.stale_reader()?;
+    // A copy that is not there yet owns nothing, and says nothing of what the group holds.
+    if !reader.owns_slots() && replica.numbers().voters.is_empty() {
+        return Err(Stop::LeadLost(Error::new(
+            Kind::Moved,
+            "this copy of the group's keys is not there yet",
+        )));
+    }
+    Ok((reader, lag))
 }
 
 /// Stores the value of the path or of the body.
@@ -129,11 +149,11 @@ pub(crate) async fn put(
         (Ok(Some(text)), None) => content_type::check(text)?,
         (Err(_), None) => content_type::check("\u{fffd}")?,
     };
-    let group = site.group_of_key(&key)?;
-    if let Some(answer) = redirected(door, asked, group).await? {
+    let slot = slot(&key);
+    if let Some(answer) = redirected(door, asked, slot).await? {
         return Ok(answer);
     }
-    let limit = limit(site, group);
+    let limit = limit(site, site.group_of_slot(slot)?);
     let (value, on_the_wire, lease) = match value {
         Some(value) => (Bytes::from(value), Bytes::new(), None),
         None => {
@@ -145,7 +165,8 @@ pub(crate) async fn put(
     check_value(value.len(), limit)?;
     let size = value.len();
     let command = Command::Put(put_of(key.clone(), content_type, ttl, condition));
-    let write = Write { group, request: Request { id, command }, value: Some(value), lease };
+    let request = Request { id, command };
+    let write = Write { aim: Aim::Slot(slot), request, value: Some(value), lease };
     match write.run(door, asked, Wire::of(asked, Some(on_the_wire))).await? {
         Done::Here(reply) => written(site, reply, &key, size, style),
         Done::There(answer) => Ok(answer),
@@ -164,12 +185,12 @@ fn limit(site: &Site, group: u32) -> usize {
     if worker.group() == Some(group) && leads().unwrap_or(false) { worker.max_value } else { FORWARDED_VALUE }
 }
 
-/// 307 to whoever leads `group`, if the client asks for that and it is another node.
-async fn redirected(door: &Door, asked: &Asked<'_>, group: u32) -> Result<Option<HttpResponse>> {
+/// 307 to whoever leads the group that owns `slot`, if the client asks for that and it is another node.
+async fn redirected(door: &Door, asked: &Asked<'_>, slot: u16) -> Result<Option<HttpResponse>> {
     if !asked.wants_redirect() {
         return Ok(None);
     }
-    match Errand::read(door, asked, group, false)?.run(async |_| Ok(())).await? {
+    match Errand::read(door, asked, Aim::Slot(slot), false)?.run(async |_| Ok(())).await? {
         Done::Here(()) => Ok(None),
         Done::There(answer) => Ok(Some(answer)),
     }
@@ -185,7 +206,7 @@ pub(crate) async fn put_file(
     let site = &door.site;
     let Member::Worker(worker) = &site.member else { return Err(files::on_a_master(site)) };
     let (condition, id) = conditions(asked)?;
-    let group = site.group_of_key(&key)?;
+    let aim = Aim::Slot(slot(&key));
     let root = files::root(worker)?.to_owned();
     let data = site.place.get().map(|place| place.data.clone()).unwrap_or_default();
     let limit = worker.max_value;
@@ -207,7 +228,7 @@ pub(crate) async fn put_file(
         redirects: false,
     };
     let command = Command::Put(put_of(key.clone(), file.content_type.to_owned(), None, condition));
-    let write = Write { group, request: Request { id, command }, value: Some(value), lease: Some(lease) };
+    let write = Write { aim, request: Request { id, command }, value: Some(value), lease: Some(lease) };
     match write.run(door, asked, wire).await? {
         Done::Here(reply) => written(site, reply, &key, size, Style::Classic),
         Done::There(answer) => classic(answer, &key, size).await,
@@ -222,9 +243,9 @@ pub(crate) async fn delete(
     style: Style,
 ) -> Result<HttpResponse> {
     let (condition, id) = conditions(asked)?;
-    let group = door.site.group_of_key(&key)?;
+    let aim = Aim::Slot(slot(&key));
     let command = Command::Delete { key: key.clone(), condition };
-    let write = Write { group, request: Request { id, command }, value: None, lease: None };
+    let write = Write { aim, request: Request { id, command }, value: None, lease: None };
     match write.run(door, asked, Wire::of(asked, Some(Bytes::new()))).await? {
         Done::There(answer) => Ok(answer),
         Done::Here(Reply::Deleted { .. }) if style == Style::Resource => {

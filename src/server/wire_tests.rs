@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 pub(super) struct Running {
     pub(super) site: Arc<Site>,
     pub(super) serving: Option<Serving>,
-    port: u16,
-    _events: Receiver<Event>,
+    pub(super) port: u16,
+    _events: Mutex<Receiver<Event>>,
 }
 
-fn options() -> NodeOptions {
+pub(super) fn node_options() -> NodeOptions {
     NodeOptions {
         host: "127.0.0.1".into(),
         port: 0,
@@ -47,17 +47,24 @@ pub(super) fn master(token: Option<&str>) -> Running {
 /// A master that waits for clients as long as `limits` say.
 pub(super) fn patient_master(token: Option<&str>, limits: Limits) -> Running {
     let (events, ear) = channel();
-    let options = options();
+    let options = node_options();
     let wire = Arc::new(HttpWire::new(None));
-    let member = Member::Master(Master::new(Node::new("master", replica_options(&options, &wire)), wire));
+    let member =
+        Member::Master(Box::new(Master::new(Node::new("master", replica_options(&options, &wire)), wire)));
     let site = Arc::new(Site::new(member, Guard::new(token.map(str::to_owned), options.names()), events));
     let serving = serve(&options, &site, limits).unwrap();
     let port = serving.port;
     let _ = site.place.set(Place { address: format!("127.0.0.1:{port}"), data: "/none".into() });
-    Running { site, port, serving: Some(serving), _events: ear }
+    Running::of(site, serving, ear)
 }
 
 impl Running {
+    /// What serves `site`; `ear` hears its events.
+    pub(super) fn of(site: Arc<Site>, serving: Serving, ear: Receiver<Event>) -> Running {
+        let port = serving.port;
+        Running { site, port, serving: Some(serving), _events: Mutex::new(ear) }
+    }
+
     /// Lets `address` own every slot.
     pub(super) fn route_to(&self, address: String) {
         self.route_to_members(&[address]);

@@ -1,15 +1,16 @@
 //! A write as this node holds it: as a command for its own replica, and as bytes for another node's. Where another
-//! member may come to lead before it is done, both are kept until the end.
+//! member may come to lead before it is done, or another group to own its slot, both are kept until the end.
 
 use super::body;
 use super::door::{Asked, Door};
-use super::errand::{Done, Errand, Manner, Stop, Wire};
-use super::forward;
+use super::errand::{Aim, Done, Errand, Manner, Stop, Wire};
+use super::given::NotOwned;
 use super::site::Site;
 use crate::error::{Error, Kind, Result};
 use crate::replica::checksum;
 use crate::replica::command::{BatchCommand, Command, Reply, Request};
 use crate::replica::handle::KeyspaceHandle;
+use crate::replica::keyspace::frozen;
 use bytes::Bytes;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -17,7 +18,7 @@ use std::time::Instant;
 /// A write.
 pub(crate) struct Write {
     /// The group that does it.
-    pub(crate) group: u32,
+    pub(crate) aim: Aim,
     /// The command; the value of a put stands beside it.
     pub(crate) request: Request,
     /// The value of a put.
@@ -65,22 +66,20 @@ impl Write {
         mut wire: Wire<'a>,
     ) -> Result<Done<Reply>> {
         let site = &door.site;
-        let Write { group, request, value, lease } = self;
+        let Write { aim, request, value, lease } = self;
         let deadline = asked.deadline()?;
-        let keep = site.has_others(group) || !site.is_member(group);
+        let keep = !site.is_alone();
         if !keep {
             wire.body = None;
         }
         let manner = Manner::Write { exact: request.id.is_some() };
         let mut kept = Kept { request: Some(request), value, keep };
-        let errand = Errand { door, asked, group, manner, deadline, wire };
+        let errand = Errand { door, asked, aim, manner, deadline, wire };
         let done = errand
             .run(async |replica| {
                 let request = kept.take()?;
                 check_length(&request.command, site.worker()?.max_value)?;
-                let reply = hand_over(site, replica, request, deadline).await?;
-                // This group does not own the slot, whoever leads it.
-                judge(site, reply).map_err(Stop::End)
+                judge(replica, hand_over(site, replica, request, deadline).await?)
             })
             .await;
         drop(lease);
@@ -90,10 +89,10 @@ impl Write {
 
 /// Hands a command to this worker's replica, which must lead.
 ///
-/// Errors: as the replica's; `Moved` also if the group does not own the slot, `NoWorker`, `Overloaded`, `Conflict`.
+/// Errors: as the replica's; `Moved` also if the group does not own the slot, `Frozen`, `Overloaded`, `Conflict`.
 pub(crate) async fn submit(site: &Site, request: Request, deadline: Instant) -> Result<Reply> {
     let replica = site.with_open(&site.worker()?.node.mode(), |replica| Ok(replica.clone()))?;
-    judge(site, hand_over(site, &replica, request, deadline).await?)
+    Ok(judge(&replica, hand_over(site, &replica, request, deadline).await?)?)
 }
 
 async fn hand_over(
@@ -109,26 +108,38 @@ async fn hand_over(
     })
 }
 
-/// The replies that mean "not so" become errors.
-fn judge(site: &Site, reply: Reply) -> Result<Reply> {
+/// The replies that mean "not so".
+fn judge(replica: &KeyspaceHandle, reply: Reply) -> Result<Reply, Stop> {
+    let refused = |kind, detail: &str, hint: &str| Err(Stop::End(Error::new(kind, detail).hint(hint)));
     match reply {
-        Reply::NotOwner { .. } if site.view().slots.ranges().is_empty() => Err(site.no_worker()),
-        Reply::NotOwner { .. } => Err(forward::moved()),
-        Reply::TooManyRequestIds => {
-            Err(Error::new(Kind::Overloaded, "too many request ids were given in the last ten minutes"))
-        }
-        Reply::RequestIdReused => Err(Error::new(
+        Reply::NotOwner { slot } => Err(not_owned(replica, slot)),
+        Reply::Frozen { slot } => Err(Stop::Frozen(frozen(slot))),
+        Reply::Moving { id } => Err(Stop::Moving(
+            Error::new(Kind::Frozen, format!("the group is in move {id}; nothing was removed"))
+                .hint("`catstore status` shows how far it is; the same command later"),
+        )),
+        Reply::TooManyRequestIds => Err(Stop::End(Error::new(
+            Kind::Overloaded,
+            "too many request ids were given in the last ten minutes",
+        ))),
+        Reply::RequestIdReused => refused(
             Kind::Conflict,
             "the request id belongs to another request of the last ten minutes",
-        )
-        .hint("give each request an id of its own; only a repeat has the same")),
-        Reply::RequestIdPassed => Err(Error::new(
+            "give each request an id of its own; only a repeat has the same",
+        ),
+        Reply::RequestIdPassed => refused(
             Kind::UnknownOutcome,
             "a later request of the same session was done: whether this one was is not known any more",
-        )
-        .hint("a session has one request under way at a time; read the key to see whether it was written")),
+            "a session has one request under way at a time; read the key to see whether it was written",
+        ),
         reply => Ok(reply),
     }
+}
+
+/// Why a group that does not own `slot` did nothing, with what its copy here knows of who does.
+pub(crate) fn not_owned(replica: &KeyspaceHandle, slot: u16) -> Stop {
+    let to = replica.applied().ok().and_then(|applied| applied.published.moves.given_to(slot));
+    Stop::NotOwned(NotOwned { slot, to })
 }
 
 /// Counts a command as waiting for the replica until it is dropped.

@@ -68,7 +68,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A master and the worker that holds every slot.
+    /// A master and the worker that holds every slot; other founders get none.
     pub fn start() -> Cluster {
         Cluster::with(&[])
     }
@@ -76,7 +76,7 @@ impl Cluster {
     /// The same; the worker gets `arguments` too.
     pub fn with(arguments: &[&str]) -> Cluster {
         let home = Home::new();
-        let master = home.master();
+        let master = home.start("master", &["--no-rebalance"]);
         let worker = home.worker_with(&master, arguments);
         Cluster { worker, master, home }
     }

@@ -29,4 +29,22 @@ pub enum Bug {
     HalfJoint,
     /// Leaves request ids out of snapshots.
     RequestsLost,
+    /// Two groups are asked to take the slots of a move.
+    ActivateTwice,
+    /// The last change of an outbox does not travel.
+    OutboxTail,
+    /// The source takes back what the target has taken.
+    WithdrawGiven,
+    /// The target's version counter is not raised to the source's.
+    VersionRestarts,
+    /// The source reads slots for clients that it gave away.
+    ReadGivenAway,
+    /// Records that were sent before travel once more, as if they were the next changes.
+    LateChunk,
+    /// The target is cleared in the middle of a move.
+    ClearWhileMoving,
+    /// What a move is done with is removed once more when its slots have come back.
+    ReleaseOwned,
+    /// What travels is decided anew at the target: it gets versions of its own.
+    DecidedAnew,
 }

@@ -1,19 +1,36 @@
 //! Clients: each does one operation after another, follows hints, asks again where that is safe, and writes down what
-//! it was answered and when.
+//! it was answered and when. Where there are several groups it finds the one of a key by routes that may be old; who
+//! is asked in vain says so, and it looks at newer ones.
 
 use crate::event::{Answer, Caller, Event, Place, Question};
 use crate::history::{Did, History};
+use crate::keys::{self, key};
 use crate::system::{MS, SECOND, System};
+use catstore::cluster::slots::{SlotTable, slot};
 use catstore::error::Kind;
 use catstore::replica::command::{BatchCommand, Command, Condition, Put, Reply, Request};
 use catstore::store::record::checksum;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// Keys of one slot, so that a batch may hold several of them.
-pub const KEYS: u64 = 7;
+/// Who can be asked, and the newest routes that can be had.
+pub struct Atlas {
+    /// The workers of each group that may run.
+    pub groups: BTreeMap<u32, Vec<u64>>,
+    /// Routes that a master tells; none if no master runs.
+    pub table: Option<Arc<SlotTable>>,
+}
 
-/// The name of a key.
-pub fn key(number: u64) -> Vec<u8> {
-    format!("{{t}}{number}").into_bytes()
+impl Atlas {
+    fn everybody(&self) -> Vec<u64> {
+        let mut all: Vec<u64> = self.groups.values().flatten().copied().collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn group_of(&self, worker: u64) -> Option<u32> {
+        self.groups.iter().find(|(_, members)| members.contains(&worker)).map(|(group, _)| *group)
+    }
 }
 
 /// A client.
@@ -23,8 +40,14 @@ pub struct Client {
     home: u64,
     /// True if it stays with its worker as long as that one answers.
     stays: bool,
-    /// Who leads, as far as it knows.
-    leader: Option<u64>,
+    /// Who leads each group, as far as it knows.
+    leaders: BTreeMap<u32, u64>,
+    /// True if there are several groups.
+    several: bool,
+    /// Who owns which slot, as far as it knows.
+    table: Arc<SlotTable>,
+    /// Slots that somebody said are another group's by now.
+    hints: BTreeMap<u16, u32>,
     task: Option<Task>,
     attempts: u64,
     /// The last value that it knows of a key: key number, stamp, version.
@@ -53,6 +76,10 @@ struct Task {
     invoked: u64,
     attempt: u64,
     tries: u64,
+    /// The group that it is for, of a command without keys.
+    group: Option<u32>,
+    /// The group that was asked last.
+    asked: Option<u32>,
     /// True if some attempt may have been done.
     uncertain: bool,
     /// The answer that a repeat of an old request must get.
@@ -61,12 +88,15 @@ struct Task {
 
 impl Client {
     /// A client that likes the worker `home`.
-    pub fn new(number: u64, home: u64, stays: bool, pause: u64) -> Client {
+    pub fn new(number: u64, home: u64, stays: bool, pause: u64, several: bool) -> Client {
         Client {
             number,
             home,
             stays,
-            leader: None,
+            leaders: BTreeMap::new(),
+            several,
+            table: Arc::default(),
+            hints: BTreeMap::new(),
             task: None,
             attempts: 0,
             known: None,
@@ -95,26 +125,48 @@ impl Client {
     }
 
     /// Begins the next operation, or the next attempt of the one under way.
-    pub fn act(&mut self, sys: &mut System, history: &mut History, workers: &[u64]) {
+    pub fn act(&mut self, sys: &mut System, history: &mut History, atlas: &Atlas) {
         if self.task.is_none() {
             let (question, repeats) = self.choose(sys, history);
             let invoked = sys.now;
-            self.task = Some(Task { question, invoked, attempt: 0, tries: 0, uncertain: false, repeats });
+            let group = self.group_of_all(sys, &question, atlas);
+            self.task = Some(Task {
+                question,
+                invoked,
+                attempt: 0,
+                tries: 0,
+                group,
+                asked: None,
+                uncertain: false,
+                repeats,
+            });
         }
+        let owner = self.owner(atlas);
+        let workers = match owner.and_then(|owner| atlas.groups.get(&owner)) {
+            Some(members) if !members.is_empty() => members.clone(),
+            _ => atlas.everybody(),
+        };
+        let leader = owner.and_then(|owner| self.leaders.get(&owner).copied());
         self.attempts += 1;
         let Some(task) = &mut self.task else { return };
         task.attempt = self.attempts;
         task.tries += 1;
-        let hurries = self.hurry.0 > sys.now;
-        let to = match (&task.question, self.leader) {
+        let hurries = self.hurry.0 > sys.now && (!self.several || workers.contains(&self.hurry.1));
+        let to = match (&task.question, leader) {
             (Question::ReadStale(_), _) => workers[sys.random.up_to(workers.len() - 1)],
             (Question::Read(_), _) if hurries => self.hurry.1,
             (_, _) if hurries && sys.one_in(2) => self.hurry.1,
             (_, _) if hurries => workers[sys.random.up_to(workers.len() - 1)],
+            (_, _) if self.several && sys.one_in(20) => {
+                // Anybody may be asked.
+                let everybody = atlas.everybody();
+                everybody[sys.random.up_to(everybody.len() - 1)]
+            }
             (_, _) if self.stays && task.tries == 1 && workers.contains(&self.home) => self.home,
             (_, Some(leader)) if !sys.one_in(12) => leader,
             _ => workers[sys.random.up_to(workers.len() - 1)],
         };
+        task.asked = atlas.group_of(to).or(owner);
         let caller = Caller::Client { client: self.number, attempt: self.attempts };
         if let Some(delay) = sys.send(Place::Client(self.number), Place::Worker(to)).first() {
             sys.after(*delay, Event::Question(Place::Worker(to), caller, task.question.clone()));
@@ -132,7 +184,8 @@ impl Client {
     /// An attempt was not answered in time.
     pub fn lose_patience(&mut self, sys: &mut System, history: &mut History, attempt: u64) {
         if self.task.as_ref().is_some_and(|task| task.attempt == attempt) {
-            self.leader = None;
+            let asked = self.task.as_ref().and_then(|task| task.asked);
+            asked.and_then(|asked| self.leaders.remove(&asked));
             self.unknown(sys, history);
         }
     }
@@ -154,7 +207,30 @@ impl Client {
                 self.unknown(sys, history);
             }
             Answer::Refused(_, leader) => {
-                self.leader = leader;
+                let asked = self.task.as_ref().and_then(|task| task.asked);
+                match (asked, leader) {
+                    (Some(asked), Some(leader)) => self.leaders.insert(asked, leader),
+                    (Some(asked), None) => self.leaders.remove(&asked),
+                    _ => None,
+                };
+                self.again_or_end(sys, history);
+            }
+            Answer::Moved(hint) if self.several => {
+                sys.count("asked the wrong group");
+                self.moved(sys, hint);
+                self.again_or_end(sys, history);
+            }
+            Answer::Key(Reply::NotOwner { .. }) if self.several => {
+                sys.count("asked the wrong group");
+                self.moved(sys, None);
+                self.again_or_end(sys, history);
+            }
+            Answer::Key(Reply::Moving { .. }) if self.several => {
+                sys.count("clear put off by a move");
+                self.again_or_end(sys, history);
+            }
+            Answer::Frozen if self.several => {
+                sys.count("slot frozen");
                 self.again_or_end(sys, history);
             }
             answer => {
@@ -164,6 +240,50 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// Some group, for a command to all of its keys.
+    fn group_of_all(&self, sys: &mut System, question: &Question, atlas: &Atlas) -> Option<u32> {
+        let Question::Write(Request { command: Command::Clear | Command::Digest { .. }, .. }) = question
+        else {
+            return None;
+        };
+        let ids: Vec<u32> = atlas.groups.keys().copied().collect();
+        match &ids[..] {
+            [] => None,
+            [only] => Some(*only),
+            _ => Some(ids[sys.random.up_to(ids.len() - 1)]),
+        }
+    }
+
+    /// The group that the operation under way is for, as far as this client knows.
+    fn owner(&mut self, atlas: &Atlas) -> Option<u32> {
+        let task = self.task.as_ref()?;
+        if !self.several {
+            return atlas.groups.keys().next().copied();
+        }
+        if task.group.is_some() {
+            return task.group;
+        }
+        if self.table.ranges().is_empty() {
+            self.table = atlas.table.clone()?;
+        }
+        let slot = slot_of(&task.question)?;
+        self.hints.get(&slot).copied().or_else(|| self.table.owner(slot))
+    }
+
+    /// The group that was asked does not own the slot: another one does, or newer routes say which.
+    fn moved(&mut self, sys: &mut System, hint: Option<u32>) {
+        let Some(slot) = self.task.as_ref().and_then(|task| slot_of(&task.question)) else { return };
+        match hint {
+            Some(group) if !sys.one_in(4) => {
+                self.hints.insert(slot, group);
+            }
+            _ => {
+                self.hints.clear();
+                self.table = Arc::default();
+            }
+        }
     }
 
     /// Nobody knows whether the attempt was done: only a request with an id, or a read, is asked again.
@@ -223,6 +343,10 @@ impl Client {
     ) -> Result<(), String> {
         let (invoked, returned) = (task.invoked, Some(sys.now));
         sys.count("operation");
+        let answer = match answer {
+            Answer::Cleared(reply, _) if !self.several => Answer::Key(reply),
+            answer => answer,
+        };
         self.answered = sys.now;
         match (task.question, answer) {
             (Question::Write(request), answer @ Answer::Key(_)) => {
@@ -238,10 +362,11 @@ impl Client {
                 if task.tries > 1 && task.uncertain {
                     sys.count("request repeated");
                 }
-                if request.id.is_some() {
+                let of_group = self.several && slot_of(&Question::Write(request.clone())).is_none();
+                if request.id.is_some() && !of_group {
                     self.past = Some((request.clone(), answer.clone()));
                 }
-                if request.id.as_ref().is_some_and(|id| id.contains('-')) {
+                if request.id.as_ref().is_some_and(|id| id.contains('-')) && !of_group {
                     history.past.push((request.clone(), answer.clone()));
                 }
                 let Answer::Key(reply) = answer else { return Ok(()) };
@@ -254,16 +379,27 @@ impl Client {
                 ) {
                     return Err(format!("{request:?} was answered {reply:?}"));
                 }
+                see_versions(history, &request, &reply, (invoked, sys.now));
                 self.known = history.learn(&request, &reply)?.or(self.known);
                 history.add(invoked, returned, Did::Write(request, Some(reply)));
             }
+            // What the group owned when it was cleared nobody knows by now.
+            (Question::Write(request), Answer::Cleared(..)) if task.uncertain => {
+                history.add(invoked, None, Did::Write(request, None));
+            }
+            (Question::Write(_), Answer::Cleared(_, slots)) => {
+                history.add(invoked, returned, Did::Clear(slots));
+            }
             (Question::Read(key), Answer::Record(record)) => {
                 let stamp = history.seen(&key, record)?;
-                if let (Some(number), Some((stamp, version))) = (History::number(&key), record) {
+                if let (Some(number), Some((stamp, version))) = (keys::number(&key), record) {
+                    history.saw(&key, invoked, sys.now, version);
                     self.known = Some((number, stamp, version));
                 }
                 history.add(invoked, returned, Did::Read(key, stamp));
             }
+            // A copy that is not there yet owns no slot.
+            (Question::ReadStale(_), Answer::Moved(_)) => {}
             (Question::ReadStale(key), Answer::Record(record)) => {
                 history.seen(&key, record)?;
             }
@@ -276,7 +412,8 @@ impl Client {
         if let Some((request, answer)) = self.audit.pop() {
             return (Question::Write(request), Some(answer));
         }
-        let number = sys.between(0, KEYS - 1);
+        let (first, last) = keys::used(self.several);
+        let number = sys.between(first, last);
         let kind = match self.number % 2 {
             _ if self.quiet > sys.now => 0,
             0 if self.hurry.0 > sys.now => 0,
@@ -296,14 +433,25 @@ impl Client {
         let command = match sys.between(0, 199) {
             0..=119 => Command::Put(self.put(sys, history, number)),
             120..=149 => Command::Delete { key: key(number), condition: self.condition(sys, number) },
-            150..=197 => self.batch(sys, history),
+            150..=197 => self.batch(sys, history, number),
             198 => {
                 sys.count("clear");
                 Command::Clear
             }
             _ => Command::Digest { id: sys.random.draw(), members: vec![1, 2, 3] },
         };
+        let command = match command {
+            // Only a whole group's keys go with a clear.
+            Command::Clear => Command::Clear,
+            _ if keys::stays(number) => {
+                let put = self.put(sys, history, number);
+                Command::Put(Put { key: key(number), ttl: None, condition: Condition::Any, ..put })
+            }
+            command => command,
+        };
+        let cleared = self.several && command == Command::Clear;
         let id = match sys.between(0, 3) {
+            _ if cleared => Some(format!("{}-{}", self.number, history.next_stamp())),
             0 => Some(format!("{}-{}", self.number, history.next_stamp())),
             1 => {
                 self.session += 1;
@@ -345,10 +493,11 @@ impl Client {
         }
     }
 
-    fn batch(&mut self, sys: &mut System, history: &mut History) -> Command {
-        let mut numbers: Vec<u64> = (0..KEYS).collect();
+    /// All keys of a batch are in one slot, that of `number`.
+    fn batch(&mut self, sys: &mut System, history: &mut History, number: u64) -> Command {
+        let mut numbers = keys::family(number);
         let mut commands = Vec::new();
-        for _ in 0..sys.between(1, 3) {
+        for _ in 0..sys.between(1, 3).min(numbers.len() as u64) {
             let number = numbers.swap_remove(sys.random.up_to(numbers.len() - 1));
             commands.push(match sys.between(0, 5) {
                 0 => BatchCommand::Check { key: key(number), condition: self.condition(sys, number) },
@@ -360,5 +509,43 @@ impl Client {
             });
         }
         Command::Batch(commands)
+    }
+}
+
+/// The slot that a question is about; none for what is about all keys of a group.
+fn slot_of(question: &Question) -> Option<u16> {
+    let key = match question {
+        Question::Read(key) | Question::ReadStale(key) => key,
+        Question::Write(request) => match &request.command {
+            Command::Put(put) => &put.key,
+            Command::Delete { key, .. } => key,
+            Command::Batch(commands) => match commands.first()? {
+                BatchCommand::Put(put) => &put.key,
+                BatchCommand::Delete { key } | BatchCommand::Check { key, .. } => key,
+            },
+            _ => return None,
+        },
+        Question::List(..) | Question::Direct(_) => return None,
+    };
+    Some(slot(key))
+}
+
+/// Notes what versions an answered write shows.
+fn see_versions(history: &mut History, request: &Request, reply: &Reply, (invoked, returned): (u64, u64)) {
+    match (&request.command, reply) {
+        (Command::Put(put), Reply::Stored { version, .. }) => {
+            history.saw(&put.key, invoked, returned, *version)
+        }
+        (Command::Delete { key, .. }, Reply::Deleted { version }) => {
+            history.saw(key, invoked, returned, *version)
+        }
+        (Command::Batch(commands), Reply::Batch(versions)) => {
+            for (command, version) in commands.iter().zip(versions) {
+                if let (BatchCommand::Put(put), Some(version)) = (command, version) {
+                    history.saw(&put.key, invoked, returned, *version);
+                }
+            }
+        }
+        _ => {}
     }
 }

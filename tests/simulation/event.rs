@@ -1,7 +1,10 @@
 //! Who is where, and everything that can happen.
 
+use crate::carrier::Ordered;
+use crate::lister::Page;
 use catstore::cluster::directory::{DirectoryCommand, DirectoryReply};
 use catstore::cluster::membership::Wanted;
+use catstore::cluster::moves::SlotSet;
 use catstore::error::Kind;
 use catstore::replica::command::{Reply, Request};
 use catstore::replica::core::Status;
@@ -51,6 +54,20 @@ pub enum Caller {
     },
     /// Who looks after the cluster, about this task.
     Operator(u64),
+    /// What carries out the move of this worker's group.
+    Mover {
+        /// Which worker, by Raft id.
+        worker: u64,
+        /// Which question.
+        number: u64,
+    },
+    /// Who lists all keys.
+    Lister {
+        /// Which group is asked.
+        group: u32,
+        /// In which attempt.
+        attempt: u64,
+    },
 }
 
 /// What is asked of a member.
@@ -62,6 +79,8 @@ pub enum Question {
     Read(Vec<u8>),
     /// A read of what is there, however old.
     ReadStale(Vec<u8>),
+    /// So many keys at most behind this one.
+    List(Vec<u8>, usize),
     /// A command to the directory.
     Direct(Box<DirectoryCommand>),
 }
@@ -75,6 +94,14 @@ pub enum Answer {
     Directory(DirectoryReply),
     /// A record: stamp and version.
     Record(Option<(u64, u64)>),
+    /// The group that owned these slots was cleared.
+    Cleared(Reply, SlotSet),
+    /// The group that was asked does not own the slot; perhaps this one does.
+    Moved(Option<u32>),
+    /// The slot is on its way to another group.
+    Frozen,
+    /// Keys.
+    Page(Page),
     /// It was not done (or, if the kind says so, nobody knows); perhaps this member leads.
     Refused(Kind, Option<u64>),
 }
@@ -110,6 +137,12 @@ pub enum Event {
     Pulled(Place, u64, Pulling),
     /// The directory's wish arrives.
     Want(Place, u64, Wanted),
+    /// The directory's orders arrive at a worker.
+    Ordered(u64, Ordered),
+    /// The mover of a worker looks again.
+    Carry(u64, u64),
+    /// The mover of a worker was not answered in time.
+    CarryInVain(u64, u64),
     /// A member is asked to hand over.
     Leave(Place, u64),
     /// A question arrives.
@@ -118,6 +151,8 @@ pub enum Event {
     Answer(Caller, Answer),
     /// A client acts.
     Client(u64),
+    /// Who lists all keys goes on, if it still waits for the questions with this number.
+    List(u64),
     /// A client loses patience with an attempt.
     Patience(u64, u64),
     /// A worker tells a master that it is there.

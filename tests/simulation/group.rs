@@ -21,13 +21,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Group<M: Subject> {
     /// The machines by Raft id.
     pub nodes: BTreeMap<u64, Node<M>>,
+    /// Its number on the wire.
+    pub id: u32,
     watch: Arc<Mutex<Watch>>,
 }
 
 impl<M: Subject> Group<M> {
     /// Nobody yet.
-    pub fn new(name: &'static str) -> Group<M> {
-        Group { nodes: BTreeMap::new(), watch: Arc::new(Mutex::new(Watch::new(name))) }
+    pub fn new(id: u32, name: impl Into<String>) -> Group<M> {
+        Group { nodes: BTreeMap::new(), id, watch: Arc::new(Mutex::new(Watch::new(name.into()))) }
     }
 
     /// What was seen of the group.
@@ -58,6 +60,7 @@ impl<M: Subject> Group<M> {
         let probe = Arc::new(Probe::new(id, sys.bug, disk.clone(), self.watch.clone()));
         let node = Node {
             id,
+            group: self.id,
             uuid,
             disk,
             probe,

@@ -10,18 +10,26 @@
 //! bug put in on purpose it fails within a bounded number of seeds.
 
 mod bug;
+mod carrier;
 mod checker;
 mod client;
+mod desk;
 mod event;
+mod forgery;
 mod group;
 mod history;
+mod keys;
 #[path = "../common/linear.rs"]
 mod linear;
+mod lister;
 mod lone;
+mod moving;
 mod node;
 mod operator;
+mod owners;
 mod planted;
 mod plots;
+mod residue;
 mod run;
 mod scenes;
 mod stores;
@@ -29,6 +37,7 @@ mod subjects;
 mod system;
 mod trouble;
 mod watch;
+mod workers;
 mod world;
 
 use bug::Bug;

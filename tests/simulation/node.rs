@@ -35,14 +35,16 @@ use pull::Pull;
 pub trait Subject: Machine {
     /// Where the member with that Raft id is.
     fn place(id: u64) -> Place;
-    /// The group's number on the wire.
-    const GROUP: u32;
     /// A reply as an answer.
-    fn answer(reply: Self::Reply) -> Answer;
+    fn answer(reply: Self::Reply, published: &Self::Published) -> Answer;
     /// A question as a command; none if it is none.
     fn command(question: Question) -> Option<Self::Command>;
     /// What a reader finds.
     fn read(state: &dyn State, published: &Self::Published, key: &[u8]) -> Result<Answer>;
+    /// The keys behind this one, so many at most.
+    fn page(state: &dyn State, published: &Self::Published, after: &[u8], limit: usize) -> Result<Answer>;
+    /// The answer to a reader that may not read, if so.
+    fn refuses(published: &Self::Published, wish: &Wish) -> Option<Answer>;
     /// The version counter.
     fn version(published: &Self::Published) -> u64;
 }
@@ -52,6 +54,8 @@ pub trait Subject: Machine {
 pub struct Node<M: Subject> {
     /// The Raft id.
     pub id: u64,
+    /// The group's number on the wire.
+    pub group: u32,
     /// The uuid of the folder.
     pub uuid: String,
     /// The disk.
@@ -97,7 +101,7 @@ pub struct Up<M: Subject> {
     jobs: VecDeque<Job>,
     queue: VecDeque<(Ticket, M::Command)>,
     callers: BTreeMap<Ticket, Caller>,
-    readers: BTreeMap<Ticket, (Caller, Vec<u8>, u64)>,
+    readers: BTreeMap<Ticket, (Caller, Wish, u64)>,
     next_ticket: Ticket,
     next_tick: u64,
     wake_at: Option<u64>,
@@ -114,6 +118,8 @@ pub struct Up<M: Subject> {
     leaving: bool,
     /// What it had applied before the run.
     applied: u64,
+    /// True while a run changes which slots are served: who reads must look again.
+    shifting: bool,
 }
 
 /// What a run left to do at its end.
@@ -133,9 +139,19 @@ enum Job {
     Forged(Message),
 }
 
+/// What a reader wants to read.
+#[derive(Debug, Clone)]
+pub enum Wish {
+    /// A record.
+    Key(Vec<u8>),
+    /// So many keys behind this one.
+    Page(Vec<u8>, usize),
+}
+
 /// Notes what a run does, and how far into the run.
 struct Notes<'a> {
     probe: &'a Probe,
+    shifts: bool,
     effects: Vec<(u64, Effect)>,
 }
 
@@ -145,6 +161,9 @@ impl Rim for Notes<'_> {
     }
     fn send(&mut self, messages: Vec<Message>) {
         self.effects.push((self.probe.elapsed(), Effect::Send(messages)));
+    }
+    fn shift(&mut self) {
+        self.shifts = true;
     }
 }
 
@@ -192,7 +211,7 @@ impl<M: Subject> Node<M> {
         self.power_lost = false;
         let own = Sender {
             cluster: "c".into(),
-            group: M::GROUP,
+            group: self.group,
             incarnation: 1,
             id: self.id,
             starts: self.starts,
@@ -221,6 +240,7 @@ impl<M: Subject> Node<M> {
             flush: None,
             leaving: false,
             applied,
+            shifting: false,
         });
         self.want_wake(sys, sys.now);
         self.deliver_late(sys);
@@ -277,9 +297,10 @@ impl<M: Subject> Node<M> {
         let day = self.clock.day_ms(sys.now);
         let fault = self.disk.fault_is_pending();
         let probe = self.probe.clone();
-        let mut notes = Notes { probe: &probe, effects: Vec::new() };
+        let mut notes = Notes { probe: &probe, shifts: false, effects: Vec::new() };
         let Some(up) = &mut self.up else { return Ok(()) };
         let result = or_crashed(|| up.round(now, day, sys, &mut notes));
+        up.shifting |= notes.shifts;
         let effects = notes.effects;
         let (installs, cuts) = probe.take_counts();
         (0..installs).for_each(|_| sys.count("snapshot installed"));
@@ -353,13 +374,15 @@ impl<M: Subject> Node<M> {
         let Some(up) = &mut self.up else { return Ok(()) };
         let Some(Finishing { outputs, refused }) = up.finishing.take() else { return Ok(()) };
         up.live = (up.member.state(), up.member.machine().publish());
+        up.shifting = false;
         let status = up.member.status();
         up.lease = if up.keeps_lease(sys, &status) { up.lease.max(status.lease) } else { status.lease };
         let leader = up.status.leader;
         for (ticket, reply) in outputs.replies {
             if let Some(caller) = up.callers.remove(&ticket) {
-                let answer = reply.map_or_else(|error| refusal(&error, leader), M::answer);
-                sys.acknowledged = sys.acknowledged.max(version_of(&answer));
+                let answer =
+                    reply.map_or_else(|error| refusal(&error, leader), |reply| M::answer(reply, &up.live.1));
+                sys.acknowledge(self.group, version_of(&answer));
                 respond(sys, place, caller, answer);
             }
         }
@@ -369,11 +392,11 @@ impl<M: Subject> Node<M> {
             }
         }
         for (ticket, right) in outputs.reads {
-            let Some((caller, key, since)) = up.readers.remove(&ticket) else { continue };
+            let Some((caller, wish, since)) = up.readers.remove(&ticket) else { continue };
             let answer = match right {
                 Ok(()) => {
                     sys.count("read by round");
-                    up.look(sys, &key, since, "by a round")?
+                    up.look(sys, &wish, since, "by a round")?
                 }
                 Err(error) => refusal(&error, leader),
             };
@@ -474,23 +497,29 @@ impl<M: Subject> Node<M> {
             return Ok(());
         };
         match question {
-            Question::Read(key) => {
+            Question::Read(_) | Question::List(..) => {
+                let wish = match question {
+                    Question::List(after, limit) => Wish::Page(after, limit),
+                    Question::Read(key) => Wish::Key(key),
+                    _ => return Ok(()),
+                };
                 let leads = sys.bug == Bug::ReadWithoutLease && up.status.role == Role::Leader;
                 if up.lease > now || leads {
                     sys.count("read by lease");
-                    let answer = up.look(sys, &key, sys.acknowledged, "by lease")?;
+                    let answer = up.look(sys, &wish, sys.acknowledged(self.group), "by lease")?;
                     respond(sys, place, caller, answer);
                     return Ok(());
                 }
                 let ticket = up.ticket();
-                let since = sys.acknowledged;
-                up.readers.insert(ticket, (caller, key, since));
+                let since = sys.acknowledged(self.group);
+                up.readers.insert(ticket, (caller, wish, since));
                 self.job(sys, Job::Read(ticket));
             }
             Question::ReadStale(key) => {
                 sys.count("stale read");
-                let answer = M::read(&*up.live.0, &up.live.1, &key);
-                let answer = answer.map_err(|error| format!("{place:?} cannot read: {error}"))?;
+                let answer = up
+                    .read(sys, &Wish::Key(key))
+                    .map_err(|error| format!("{place:?} cannot read: {error}"))?;
                 respond(sys, place, caller, answer);
             }
             question => {
@@ -535,7 +564,13 @@ fn respond(sys: &mut System, from: Place, caller: Caller, answer: Answer) {
     let to = match caller {
         Caller::Client { client, .. } => Place::Client(client),
         Caller::Operator(_) => Place::Client(u64::MAX),
+        Caller::Mover { worker, .. } => Place::Worker(worker),
+        Caller::Lister { .. } => crate::lister::PLACE,
     };
+    if from == to {
+        sys.after(0, Event::Answer(caller, answer));
+        return;
+    }
     if let Some(delay) = sys.send(from, to).first() {
         sys.after(*delay, Event::Answer(caller, answer));
     }

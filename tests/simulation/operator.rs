@@ -1,32 +1,35 @@
 //! Who looks after the cluster: workers and masters that join, are lost, and replaced; heartbeats and the views that
 //! come back; masters that declare who is dead. Everything goes through the directory.
 
+use crate::carrier::Carriers;
+use crate::desk::Desk;
 use crate::event::{Answer, Caller, Event, Place, Question};
 use crate::group::Group;
 use crate::node::Node;
+use crate::subjects::owned;
 use crate::system::{MS, SECOND, System};
-use catstore::cluster::directory::{Directory, DirectoryCommand, DirectoryReply, Heard};
+use crate::workers::Workers;
+use catstore::cluster::directory::{Directory, DirectoryCommand, DirectoryReply, Heard, WorkerEntry};
 use catstore::cluster::membership::{index_of, raft_id, wanted};
 use catstore::cluster::slots::SlotTable;
-use catstore::cluster::view::{RegisterMasterRequest, RegisterRequest, WorkerFacts};
+use catstore::cluster::view::{RegisterMasterRequest, RegisterRequest, WorkerFacts, needs_vote};
 use catstore::replica::core::Role;
 use catstore::replica::directory::{self, DirectoryMachine};
 use catstore::replica::keyspace::{self, Keyspace};
 use catstore::replica::machine::Machine;
+use catstore::replica::moves::InPhase;
 use std::collections::BTreeMap;
 
 /// Who was not heard of for so long is not alive.
 const ALIVE: u64 = 5 * SECOND;
-/// The group of all workers.
-const GROUP: u32 = 0;
 
 /// Something that is asked of the masters until they answer.
 #[derive(Debug, Clone)]
 // There are few of them.
 #[allow(clippy::large_enum_variant)]
 enum Task {
-    /// A worker with a new folder joins; perhaps in the place of a lost one.
-    Join { uuid: String, replace: Option<u32> },
+    /// A worker with a new folder joins a group, perhaps in the place of a lost one; or founds one.
+    Join { uuid: String, group: Option<u32>, replace: Option<u32> },
     /// A master with a new folder joins.
     JoinMaster { uuid: String },
     /// A process says that it runs again.
@@ -47,6 +50,8 @@ pub struct Operator {
     dead_after: u64,
     /// After so many bytes workers flush, and cut their log.
     sizes: (u64, u64),
+    /// What moves.
+    pub desk: Desk,
 }
 
 impl Operator {
@@ -59,27 +64,72 @@ impl Operator {
             missed: BTreeMap::new(),
             dead_after,
             sizes,
+            desk: Desk::default(),
         }
     }
 
-    /// Founds the cluster: its first master.
-    pub fn found(&mut self, sys: &mut System, masters: &mut Group<DirectoryMachine>) -> Result<(), String> {
-        let directory = Directory {
+    /// Founds the cluster: its first master; and, if `table` says who owns which slots, the founders of all groups.
+    pub fn found(
+        &mut self,
+        sys: &mut System,
+        masters: &mut Group<DirectoryMachine>,
+        workers: &mut Workers,
+        table: &SlotTable,
+    ) -> Result<(), String> {
+        let mut directory = Directory {
             cluster: "c".into(),
             epoch: 1,
             incarnation: 1,
             masters: vec!["m0".into()],
             ..Directory::default()
         };
+        if !table.ranges().is_empty() {
+            let groups: Vec<u32> = workers.groups().keys().copied().collect();
+            self.found_groups(sys, &mut directory, &groups, workers, table)?;
+        }
         let rows = directory::founding_rows(&directory).map_err(|error| error.to_string())?;
         masters.add(sys, 0, "m0".into(), &rows, true, (6000, 30_000));
         Ok(())
     }
 
-    /// A worker is to join; in the place of `replace` if that is lost.
-    pub fn join(&mut self, sys: &mut System, replace: Option<u32>) {
+    /// The founders of groups: worker 0 of group 0, and so on.
+    fn found_groups(
+        &mut self,
+        sys: &mut System,
+        directory: &mut Directory,
+        groups: &[u32],
+        workers: &mut Workers,
+        table: &SlotTable,
+    ) -> Result<(), String> {
+        directory.slots = table.clone();
+        self.desk.begin(table);
+        directory.next_index = groups.len() as u32;
+        for group in groups {
+            let uuid = format!("f{group}");
+            let entry = WorkerEntry {
+                uuid: uuid.clone(),
+                group: *group,
+                address: format!("{uuid}:1"),
+                data: format!("/{uuid}"),
+                starts: 0,
+                run: 0,
+                removed: None,
+                dead: false,
+            };
+            directory.workers.insert(*group, entry);
+            let mut own = SlotTable::default();
+            own.give(&table.of(*group), *group);
+            let rows = keyspace::founding_rows(&own).map_err(|error| error.to_string())?;
+            workers.group_mut(*group).add(sys, *group, uuid, &rows, true, self.sizes);
+            sys.after(SECOND, Event::Heartbeat(Place::Worker(raft_id(*group))));
+        }
+        Ok(())
+    }
+
+    /// A worker is to join `group`; in the place of `replace` if that is lost. Without a group it founds one.
+    pub fn join(&mut self, sys: &mut System, group: Option<u32>, replace: Option<u32>) {
         let uuid = format!("w{}", self.next);
-        self.begin(sys, Task::Join { uuid, replace });
+        self.begin(sys, Task::Join { uuid, group, replace });
     }
 
     /// A master is to join.
@@ -155,7 +205,7 @@ impl Operator {
         let up = master.up.as_ref()?;
         let directory = &*up.member.machine().publish();
         Some(match task {
-            Task::Join { uuid, replace } => {
+            Task::Join { uuid, group, replace } => {
                 let request = RegisterRequest {
                     uuid: uuid.clone(),
                     run: 1,
@@ -164,13 +214,15 @@ impl Operator {
                     data: format!("/{uuid}"),
                     index: None,
                     cluster: None,
-                    clone: replace.is_none().then(|| directory.members(GROUP).next().unwrap_or(GROUP)),
+                    clone: group
+                        .filter(|_| replace.is_none())
+                        .map(|group| directory.members(group).next().unwrap_or(group)),
                     replace: *replace,
                     accept_data_loss: false,
                     software: String::new(),
                 };
                 let heard = match replace {
-                    Some(_) => self.heard(sys, master.id, directory),
+                    Some(_) => self.heard(sys, master.id, directory, group.unwrap_or_default()),
                     None => Heard::default(),
                 };
                 DirectoryCommand::Register { request, alive: self.alive(sys, master.id), heard }
@@ -192,9 +244,9 @@ impl Operator {
         own.filter(lately).map(|((_, index), _)| *index).collect()
     }
 
-    fn heard(&self, sys: &System, master: u64, directory: &Directory) -> Heard {
+    fn heard(&self, sys: &System, master: u64, directory: &Directory, group: u32) -> Heard {
         let own = self.heard.range((master, 0)..=(master, u32::MAX));
-        directory.heard(GROUP, own.map(|(_, (at, facts))| (facts, sys.now - at < ALIVE)))
+        directory.heard(group, own.map(|(_, (at, facts))| (facts, sys.now - at < ALIVE)))
     }
 
     /// The masters answer.
@@ -204,19 +256,23 @@ impl Operator {
         number: u64,
         answer: Answer,
         masters: &mut Group<DirectoryMachine>,
-        workers: &mut Group<Keyspace>,
+        workers: &mut Workers,
     ) -> Result<(), String> {
         let Answer::Directory(reply) = answer else { return Ok(()) };
         let Some(task) = self.tasks.get(&number).cloned() else { return Ok(()) };
         match (&task, reply) {
-            (Task::Join { uuid, replace }, DirectoryReply::Registered { index, found, slots, .. }) => {
+            (
+                Task::Join { uuid, replace, .. },
+                DirectoryReply::Registered { index, group, found, slots, .. },
+            ) => {
                 self.tasks.remove(&number);
-                if workers.nodes.contains_key(&raft_id(index)) {
+                if workers.node(raft_id(index)).is_some() {
                     return Err(format!("index {index} was given twice"));
                 }
                 let slots = SlotTable::from_ranges(slots)?;
                 let rows = keyspace::founding_rows(&slots).map_err(|error| error.to_string())?;
-                workers.add(sys, index, uuid.clone(), &rows, found, self.sizes);
+                workers.found(group);
+                workers.group_mut(group).add(sys, index, uuid.clone(), &rows, found, self.sizes);
                 sys.after(SECOND, Event::Heartbeat(Place::Worker(raft_id(index))));
                 sys.count(if replace.is_some() { "worker replaced" } else { "worker joined" });
                 if let Some(lost) = replace {
@@ -268,21 +324,29 @@ impl Operator {
         master: Place,
         worker: Place,
         masters: &mut Group<DirectoryMachine>,
-        workers: &mut Group<Keyspace>,
+        workers: &mut Workers,
+        carriers: &Carriers,
     ) {
         let (Place::Master(at), Place::Worker(id)) = (master, worker) else { return };
         let Some((node, up)) = running(masters, sys, at) else { return };
         let (directory, leads) = (up.member.machine().publish(), up.status.role == Role::Leader);
         let _ = node;
-        let Some(teller) = workers.nodes.get(&id) else { return };
-        let (Some(facts), Some(index)) = (facts(teller), index_of(id)) else { return };
+        let Some(teller) = workers.node(id) else { return };
+        let group = teller.group;
+        let (Some(facts), Some(index)) = (facts(teller, carriers), index_of(id)) else { return };
         let run = teller.up.as_ref().map_or(0, |up| up.own.run);
+        if leads {
+            self.desk.hear(sys, &facts);
+        }
         self.heard.insert((at, index), (sys.now, facts));
         let life = teller.life;
         let view = directory.view();
-        // One that votes stays until its group has heard of it.
-        let needed = self.heard.get(&(at, index)).is_some_and(|(_, facts)| facts.votes());
-        if leads && !needed && view.group(GROUP).is_some_and(|group| group.removed.contains(&index)) {
+        // One that votes stays until its group has let go of it; a dissolved one has nobody who could.
+        let own = self.heard.range((at, 0)..=(at, u32::MAX));
+        let lately = own.filter(|(_, (heard, _))| sys.now - heard < ALIVE);
+        let there = view.group(group).is_some_and(|group| !group.members.is_empty());
+        let needed = there && needs_vote(index, group, 1, lately.map(|(_, (_, facts))| facts));
+        if leads && !needed && view.group(group).is_some_and(|group| group.removed.contains(&index)) {
             stop(sys, worker, masters, workers);
             return;
         }
@@ -305,7 +369,8 @@ impl Operator {
             let command = DirectoryCommand::Register { request, alive, heard: Heard::default() };
             self.once(sys, Task::Again { place: worker, life, command });
         }
-        let wanted = wanted(&view, GROUP);
+        let wanted = wanted(&view, group);
+        let ordered = self.desk.ordered(group);
         for delay in sys.send(master, worker) {
             // Now and then a view comes late, behind newer ones.
             let late = if sys.faults && sys.one_in(6) { sys.between(0, 6 * SECOND) } else { 0 };
@@ -313,6 +378,9 @@ impl Operator {
                 sys.count("view delivered late");
             }
             sys.after(delay + late, Event::Want(worker, life, wanted.clone()));
+            if let Some(ordered) = &ordered {
+                sys.after(delay + late, Event::Ordered(id, ordered.clone()));
+            }
         }
     }
 
@@ -401,15 +469,10 @@ impl Operator {
 }
 
 /// A process that was removed for good stops, and its folder never comes back.
-fn stop(
-    sys: &mut System,
-    place: Place,
-    masters: &mut Group<DirectoryMachine>,
-    workers: &mut Group<Keyspace>,
-) {
+fn stop(sys: &mut System, place: Place, masters: &mut Group<DirectoryMachine>, workers: &mut Workers) {
     match place {
         Place::Worker(id) => {
-            if let Some(node) = workers.nodes.get_mut(&id) {
+            if let Some(node) = workers.node_mut(id) {
                 sys.count("removed worker stopped");
                 node.gone = true;
                 node.fall(sys, crate::event::Death::Kill);
@@ -458,15 +521,17 @@ fn master_request(uuid: &str, index: Option<u32>, starts: u64, run: u64) -> Regi
 }
 
 /// What a worker says of itself.
-fn facts(node: &Node<Keyspace>) -> Option<WorkerFacts> {
+fn facts(node: &Node<Keyspace>, carriers: &Carriers) -> Option<WorkerFacts> {
     let up = node.up.as_ref().filter(|_| !node.dying)?;
     let core = up.member.core();
     let membership = core.membership();
+    let published = up.live().1;
+    let received = published.moves.incoming.as_ref().filter(|incoming| incoming.phase == InPhase::Active);
     let indices = |ids: &[u64]| ids.iter().filter_map(|id| index_of(*id)).collect();
     Some(WorkerFacts {
         cluster: "c".into(),
         index: index_of(node.id)?,
-        group: GROUP,
+        group: node.group,
         uuid: node.uuid.clone(),
         starts: node.starts,
         state: "open".into(),
@@ -480,6 +545,10 @@ fn facts(node: &Node<Keyspace>) -> Option<WorkerFacts> {
         last: core.last_index(),
         last_term: core.last_term(),
         incarnation: 1,
+        slots: owned(published),
+        moving: carriers.facts(node),
+        moves_done: published.moves.last_out,
+        received: received.map(|incoming| incoming.id),
         ..WorkerFacts::default()
     })
 }

@@ -2,12 +2,23 @@
 
 use crate::bug::Bug;
 use crate::run;
+use crate::trouble;
 
 /// How many seeds a planted bug may hide.
 const SEARCH: u64 = 1000;
 
+/// The seeds that are about moves.
+fn finds_in_moves(bug: Bug) {
+    finds_among(bug, &|seed| trouble::theme(seed).name == "moves");
+}
+
 fn finds(bug: Bug) {
-    let found = (0..SEARCH).find_map(|seed| Some((seed, run::live(seed, bug).failure?)));
+    finds_among(bug, &|_| true);
+}
+
+fn finds_among(bug: Bug, fits: &dyn Fn(u64) -> bool) {
+    let mut seeds = (0..).filter(|seed| fits(*seed)).take(SEARCH as usize);
+    let found = seeds.find_map(|seed| Some((seed, run::live(seed, bug).failure?)));
     let (seed, why) = found.unwrap_or_else(|| panic!("{bug:?} was not found in {SEARCH} seeds"));
     println!("{bug:?} found by seed {seed}: {why}");
     let false_alarm = run::live(seed, Bug::None).failure;
@@ -72,4 +83,49 @@ fn asking_half_of_a_joint_configuration_is_found() {
 #[test]
 fn request_ids_lost_by_a_snapshot_are_found() {
     finds(Bug::RequestsLost);
+}
+
+#[test]
+fn two_groups_that_take_the_same_slots_are_found() {
+    finds_in_moves(Bug::ActivateTwice);
+}
+
+#[test]
+fn an_outbox_that_loses_its_tail_is_found() {
+    finds_in_moves(Bug::OutboxTail);
+}
+
+#[test]
+fn taking_back_what_was_given_is_found() {
+    finds_in_moves(Bug::WithdrawGiven);
+}
+
+#[test]
+fn a_version_counter_that_restarts_is_found() {
+    finds_in_moves(Bug::VersionRestarts);
+}
+
+#[test]
+fn reads_of_slots_that_were_given_away_are_found() {
+    finds_in_moves(Bug::ReadGivenAway);
+}
+
+#[test]
+fn a_chunk_that_comes_late_is_found() {
+    finds_in_moves(Bug::LateChunk);
+}
+
+#[test]
+fn a_clear_in_the_middle_of_a_move_is_found() {
+    finds_in_moves(Bug::ClearWhileMoving);
+}
+
+#[test]
+fn a_release_of_slots_that_came_back_is_found() {
+    finds_in_moves(Bug::ReleaseOwned);
+}
+
+#[test]
+fn changes_that_are_decided_anew_are_found() {
+    finds_in_moves(Bug::DecidedAnew);
 }

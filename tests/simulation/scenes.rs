@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 impl World {
     /// First act: somebody is cut off for so long that it wants to lead. Second act ([`World::scene`]): a follower comes
     /// back, and the leader cannot reach it.
-    pub(super) fn restart_within_promise(&mut self) -> Result<(), String> {
-        let Some(leader) = self.workers.leader() else { return Ok(()) };
-        let voters = self.workers.membership(leader).map(|membership| membership.voters.clone());
+    pub(super) fn restart_within_promise(&mut self, group: u32) -> Result<(), String> {
+        let Some(leader) = self.workers.group(group).leader() else { return Ok(()) };
+        let voters = self.workers.group(group).membership(leader).map(|membership| membership.voters.clone());
         let voters = voters.unwrap_or_default();
         let others: Vec<u64> = voters.into_iter().filter(|id| *id != leader).collect();
         if others.len() < 2 {
@@ -25,10 +25,10 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn hand_over_unheard(&mut self) -> Result<(), String> {
-        let Some(leader) = self.workers.leader() else { return Ok(()) };
+    pub(super) fn hand_over_unheard(&mut self, group: u32) -> Result<(), String> {
+        let Some(leader) = self.workers.group(group).leader() else { return Ok(()) };
         self.hurry(leader);
-        let life = self.workers.nodes.get(&leader).map_or(0, |node| node.life);
+        let life = self.workers.group(group).nodes.get(&leader).map_or(0, |node| node.life);
         self.sys.after(0, Event::Leave(Place::Worker(leader), life));
         let soon = self.sys.between(0, 2 * MS);
         self.sys.after(soon, Event::Scene(Scene::HandOver { leader }));
@@ -43,12 +43,15 @@ impl World {
         let (Scene::RestartWithinPromise { leader, .. }
         | Scene::HandOver { leader }
         | Scene::CutOff { leader, .. }) = scene;
-        if !self.sys.faults || self.workers.leader() != Some(leader) {
+        let group = self.workers.group_of(leader).unwrap_or_default();
+        if !self.sys.faults || self.workers.group(group).leader() != Some(leader) {
             return Ok(());
         }
         if let Scene::CutOff { follower, .. } = scene {
             let until = self.sys.now + 5 * SECOND;
-            for other in self.workers.there().into_iter().filter(|id| *id != leader && *id != follower) {
+            for other in
+                self.workers.group(group).there().into_iter().filter(|id| *id != leader && *id != follower)
+            {
                 self.sys.net.cut(Place::Worker(leader), Place::Worker(other), until);
                 self.sys.net.cut(Place::Worker(other), Place::Worker(leader), until);
             }
@@ -57,7 +60,7 @@ impl World {
         self.quiet(0);
         self.hurry(leader);
         let until = self.sys.now + self.sys.between(900, 2500) * MS;
-        for other in self.workers.there().into_iter().filter(|id| *id != leader) {
+        for other in self.workers.group(group).there().into_iter().filter(|id| *id != leader) {
             self.sys.net.cut(Place::Worker(other), Place::Worker(leader), until);
             if let Scene::RestartWithinPromise { .. } = scene {
                 self.sys.net.cut(Place::Worker(leader), Place::Worker(other), until);
@@ -68,7 +71,7 @@ impl World {
             Scene::HandOver { .. } => self.sys.count("handover unheard"),
             Scene::RestartWithinPromise { follower, .. } => {
                 self.sys.count("restart within the promise");
-                if let Some(node) = self.workers.nodes.get_mut(&follower) {
+                if let Some(node) = self.workers.group_mut(group).nodes.get_mut(&follower) {
                     node.die(&mut self.sys, Death::Kill)?;
                     let soon = self.sys.between(1, 60) * MS;
                     self.sys.after(soon, Event::Start(Place::Worker(follower)));
@@ -79,23 +82,23 @@ impl World {
     }
 
     /// The leader and the standbys on one side, all other voters on the other.
-    pub(super) fn with_standbys(&mut self) {
-        let Some(leader) = self.workers.leader() else { return };
-        let Some(membership) = self.workers.membership(leader) else { return };
+    pub(super) fn with_standbys(&mut self, group: u32) {
+        let Some(leader) = self.workers.group(group).leader() else { return };
+        let Some(membership) = self.workers.group(group).membership(leader) else { return };
         let with: BTreeSet<u64> = membership.learners.iter().copied().chain([leader]).collect();
         if with.len() < 2 {
             return;
         }
         self.sys.count("leader alone with standbys");
         self.hurry(leader);
-        self.part(&with);
+        self.part(group, &with);
     }
 
     /// Nothing passes between these workers and all others for a while.
-    pub(super) fn part(&mut self, with: &BTreeSet<u64>) {
+    pub(super) fn part(&mut self, group: u32, with: &BTreeSet<u64>) {
         let until = self.sys.now + self.sys.between(1500, 5000) * MS;
-        for one in self.workers.there() {
-            for other in self.workers.there() {
+        for one in self.workers.group(group).there() {
+            for other in self.workers.group(group).there() {
                 if with.contains(&one) != with.contains(&other) {
                     self.sys.net.cut(Place::Worker(one), Place::Worker(other), until);
                 }

@@ -2,26 +2,38 @@
 
 use crate::event::{Answer, Place, Question};
 use crate::history;
-use crate::node::Subject;
+use crate::lister::Page;
+use crate::node::{Subject, Wish};
+use catstore::cluster::moves::{SlotSet, Span};
+use catstore::cluster::slots::slot;
 use catstore::error::{Error, Kind, Result};
 use catstore::replica::Record;
-use catstore::replica::command::Request;
+use catstore::replica::command::{Reply, Request};
 use catstore::replica::directory::DirectoryMachine;
 use catstore::replica::keyspace::{Keyspace, Published, expired};
-use catstore::replica::parcel;
 use catstore::store::keys;
+use catstore::store::record::decode_meta;
 use catstore::store::state::State;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-impl Subject for Keyspace {
-    const GROUP: u32 = 0;
+/// The slots that a group owns.
+pub fn owned(published: &Published) -> SlotSet {
+    let ranges = published.slots.ranges().iter();
+    SlotSet::of(ranges.map(|range| Span { first: range.first, last: range.last }))
+}
 
+impl Subject for Keyspace {
     fn place(id: u64) -> Place {
         Place::Worker(id)
     }
 
-    fn answer(reply: Self::Reply) -> Answer {
-        Answer::Key(reply)
+    fn answer(reply: Self::Reply, published: &Published) -> Answer {
+        match reply {
+            Reply::Cleared { .. } => Answer::Cleared(reply, owned(published)),
+            Reply::Frozen { .. } => Answer::Frozen,
+            reply => Answer::Key(reply),
+        }
     }
 
     fn command(question: Question) -> Option<Request> {
@@ -42,19 +54,47 @@ impl Subject for Keyspace {
         Ok(Answer::Record(Some((stamp, record.meta.version))))
     }
 
+    fn page(state: &dyn State, published: &Published, after: &[u8], limit: usize) -> Result<Answer> {
+        let mut page = Page { keys: Vec::new(), more: false, slots: owned(published) };
+        let mut problem = None;
+        let (from, to) = keys::records();
+        let behind = [&keys::record(after)[..], &[0]].concat();
+        state.scan(&from.max(behind), &to, &mut |row, value| {
+            let Some(key) = keys::record_key(row) else { return ControlFlow::Break(()) };
+            match decode_meta(value) {
+                Ok((meta, _)) if expired(&meta, published.counters.clock) => {}
+                Ok(_) if published.slots.owner(slot(key)).is_none() => {}
+                Ok(_) if page.keys.len() == limit => page.more = true,
+                Ok(_) => page.keys.push(key.to_vec()),
+                Err(error) => problem = Some(error),
+            }
+            if page.more || problem.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        problem.map_or(Ok(Answer::Page(page)), Err)
+    }
+
+    fn refuses(published: &Published, wish: &Wish) -> Option<Answer> {
+        let slot = match wish {
+            Wish::Key(key) => slot(key),
+            Wish::Page(..) => return published.moves.freezes_any().then_some(Answer::Frozen),
+        };
+        match published.serves(slot).err()?.kind() {
+            Kind::Frozen => Some(Answer::Frozen),
+            _ => Some(Answer::Moved(published.moves.given_to(slot))),
+        }
+    }
+
     fn version(published: &Published) -> u64 {
         published.counters.version
     }
 }
 
 impl Subject for DirectoryMachine {
-    const GROUP: u32 = parcel::MASTERS;
-
     fn place(id: u64) -> Place {
         Place::Master(id)
     }
 
-    fn answer(reply: Self::Reply) -> Answer {
+    fn answer(reply: Self::Reply, _: &Self::Published) -> Answer {
         Answer::Directory(reply)
     }
 
@@ -67,6 +107,14 @@ impl Subject for DirectoryMachine {
 
     fn read(_: &dyn State, _: &Self::Published, _: &[u8]) -> Result<Answer> {
         Ok(Answer::Record(None))
+    }
+
+    fn page(_: &dyn State, _: &Self::Published, _: &[u8], _: usize) -> Result<Answer> {
+        Ok(Answer::Record(None))
+    }
+
+    fn refuses(_: &Self::Published, _: &Wish) -> Option<Answer> {
+        None
     }
 
     fn version(_: &Arc<catstore::cluster::directory::Directory>) -> u64 {

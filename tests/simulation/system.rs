@@ -71,8 +71,8 @@ pub struct System {
     pub events: u64,
     /// True while faults go on.
     pub faults: bool,
-    /// The highest version that was acknowledged or read.
-    pub acknowledged: u64,
+    /// The highest version that each group acknowledged, or that was read there.
+    acknowledged: BTreeMap<u32, u64>,
     /// True if some values have a time to live.
     pub ttl: bool,
     /// Members lose power with such a chance (one in so many) after they voted; 0 never.
@@ -96,7 +96,7 @@ impl System {
             trace: seed,
             events: 0,
             faults: true,
-            acknowledged: 0,
+            acknowledged: BTreeMap::new(),
             ttl: true,
             power_after_vote: 0,
             in_flight: 1,
@@ -133,6 +133,17 @@ impl System {
     /// Counts something.
     pub fn count(&mut self, what: &'static str) {
         *self.totals.0.entry(what).or_default() += 1;
+    }
+
+    /// The highest version that `group` acknowledged, or that was read there.
+    pub fn acknowledged(&self, group: u32) -> u64 {
+        self.acknowledged.get(&group).copied().unwrap_or(0)
+    }
+
+    /// `group` acknowledged this version, or it was read there.
+    pub fn acknowledge(&mut self, group: u32, version: u64) {
+        let highest = self.acknowledged.entry(group).or_default();
+        *highest = version.max(*highest);
     }
 
     /// A number from `low` to `high` inclusive.

@@ -64,6 +64,12 @@ pub enum Trouble {
     BreakPull,
     /// A voter that is on its way out leads before the joint configuration is left.
     OutgoingLeads,
+    /// Slots are to move to another group.
+    MoveSlots,
+    /// A move is called off.
+    CancelMove,
+    /// Somebody is lost in the middle of a move.
+    StrikeMove,
 }
 
 use Trouble::*;
@@ -255,9 +261,45 @@ const THEMES: [Theme; 9] = [
     },
 ];
 
-/// The theme of a seed.
+/// Slots move from group to group while all that happens.
+const MOVES: Theme = Theme {
+    name: "moves",
+    weights: &[
+        (14, MoveSlots),
+        (3, CancelMove),
+        (12, StrikeMove),
+        (4, Kill),
+        (3, Power),
+        (1, PowerAll),
+        (2, CrashAtStep),
+        (1, DiskError),
+        (2, Pause),
+        (2, SlowDisk),
+        (3, Partition),
+        (2, OneWay),
+        (3, IsolateLeader),
+        (2, Loss),
+        (2, Delays),
+        (2, Repeats),
+        (1, Close),
+        (1, HandOver),
+        (1, DaySet),
+        (1, Join),
+        (1, Replace),
+        (1, JoinMaster),
+        (1, RemoveMaster),
+        (1, BreakPull),
+    ],
+    pause: 800,
+    power_after_vote: 20,
+};
+
+/// The theme of a seed. Each third one is about moves.
 pub fn theme(seed: u64) -> Theme {
-    THEMES[(seed % THEMES.len() as u64) as usize].clone()
+    match seed % 3 {
+        2 => MOVES,
+        other => THEMES[((seed / 3 * 2 + other) % THEMES.len() as u64) as usize].clone(),
+    }
 }
 
 impl World {
@@ -282,51 +324,65 @@ impl World {
 
     fn begin(&mut self, trouble: Trouble) -> Result<(), String> {
         let at_masters = self.sys.one_in(if self.theme.name == "masters" { 2 } else { 6 });
-        if matches!(trouble, Close | HandOver | HandOverUnheard | OutgoingLeads) && self.votes_are_few() {
+        let group = self.workers.some(&mut self.sys);
+        if matches!(trouble, Close | HandOver | HandOverUnheard | OutgoingLeads) && self.votes_are_few(group)
+        {
             return Ok(());
         }
         match trouble {
-            Replace | Join | JoinMaster | RemoveMaster | PowerAll => self.change(trouble),
+            MoveSlots => {
+                self.move_slots(group);
+                Ok(())
+            }
+            StrikeMove => {
+                self.plan_strike();
+                Ok(())
+            }
+            CancelMove => {
+                self.cancel_move();
+                Ok(())
+            }
+            Replace | Join | JoinMaster | RemoveMaster | PowerAll => self.change(group, trouble),
             Loss | Delays | Repeats => {
                 self.network(trouble);
                 Ok(())
             }
-            RestartWithinPromise => self.restart_within_promise(),
-            HandOverUnheard => self.hand_over_unheard(),
+            RestartWithinPromise => self.restart_within_promise(group),
+            HandOverUnheard => self.hand_over_unheard(group),
             SplitJoint => {
-                self.plots.split_joint = true;
+                self.plots(group).split_joint = true;
                 Ok(())
             }
             BreakPull => {
-                self.plots.break_pull = true;
+                self.plots(group).break_pull = true;
                 Ok(())
             }
             OutgoingLeads => {
-                self.plan_outgoing_leader();
+                self.plan_outgoing_leader(group);
                 Ok(())
             }
             ReplaceUnheard => {
-                self.replace_unheard();
+                self.replace_unheard(group);
                 Ok(())
             }
             WithStandbys => {
-                self.with_standbys();
+                self.with_standbys(group);
                 Ok(())
             }
             Partition | OneWay | IsolateLeader => {
-                self.cut(trouble, at_masters);
+                self.cut(group, trouble, at_masters);
                 Ok(())
             }
             _ if at_masters => single(&mut self.sys, &mut self.masters, trouble),
-            _ => single(&mut self.sys, &mut self.workers, trouble),
+            _ => single(&mut self.sys, self.workers.group_mut(group), trouble),
         }
     }
 
     /// True while a lone voter may not give way: for as long as a leader takes a lost standby for alive, it would make
     /// that one the only voter.
-    fn votes_are_few(&self) -> bool {
-        let leader = self.workers.leader();
-        let lone = leader.and_then(|leader| self.workers.membership(leader));
+    fn votes_are_few(&self, group: u32) -> bool {
+        let group = self.workers.group(group);
+        let lone = group.leader().and_then(|leader| group.membership(leader));
         !self.operator.is_idle() && lone.is_none_or(|membership| membership.voters.len() == 1)
     }
 
@@ -351,12 +407,12 @@ impl World {
         self.sys.after(length, Event::Calm);
     }
 
-    fn everybody(&self) -> Vec<Place> {
+    pub(super) fn everybody(&self) -> Vec<Place> {
         let masters = self.masters.there().into_iter().map(Place::Master);
         masters.chain(self.workers.there().into_iter().map(Place::Worker)).collect()
     }
 
-    fn cut(&mut self, trouble: Trouble, at_masters: bool) {
+    fn cut(&mut self, group: u32, trouble: Trouble, at_masters: bool) {
         let until = self.sys.now + self.sys.between(300, 5000) * MS;
         let places = self.everybody();
         match trouble {
@@ -388,7 +444,7 @@ impl World {
             _ => {
                 let leader = match at_masters {
                     true => self.masters.leader().map(Place::Master),
-                    false => self.workers.leader().map(Place::Worker),
+                    false => self.workers.group(group).leader().map(Place::Worker),
                 };
                 if let Some(leader) = leader {
                     self.sys.count("leader cut off");
@@ -404,19 +460,20 @@ impl World {
         }
     }
 
-    fn change(&mut self, trouble: Trouble) -> Result<(), String> {
+    fn change(&mut self, group: u32, trouble: Trouble) -> Result<(), String> {
         match trouble {
             PowerAll => {
                 self.sys.count("power lost everywhere");
-                for id in self.workers.running() {
+                for id in self.workers.group(group).running() {
                     let soon = self.sys.between(0, 2 * MS);
-                    let life = self.workers.nodes.get(&id).map_or(0, |node| node.life);
+                    let life = self.workers.group(group).nodes.get(&id).map_or(0, |node| node.life);
                     self.sys.after(soon, Event::Die(Place::Worker(id), life, Death::Power));
                 }
             }
             Join => {
-                if self.workers.there().len() + self.operator.joining() < self.most_workers {
-                    self.operator.join(&mut self.sys, None);
+                let there = self.workers.group(group).there().len();
+                if there + self.operator.joining() < self.most_workers {
+                    self.operator.join(&mut self.sys, Some(group), None);
                 }
             }
             JoinMaster => {
@@ -425,10 +482,10 @@ impl World {
                 }
             }
             Replace => {
-                if let Some(victim) = self.dispensable() {
+                if let Some(victim) = self.dispensable(group) {
                     self.sys.count("worker lost for good");
-                    lose(&mut self.sys, &mut self.workers, victim);
-                    self.operator.join(&mut self.sys, index_of(victim));
+                    lose(&mut self.sys, self.workers.group_mut(group), victim);
+                    self.operator.join(&mut self.sys, Some(group), index_of(victim));
                 }
             }
             _ => {
@@ -449,29 +506,29 @@ impl World {
     }
 
     /// Some worker that the group could do without for good.
-    fn dispensable(&mut self) -> Option<u64> {
-        let there = self.workers.there();
+    fn dispensable(&mut self, group: u32) -> Option<u64> {
+        let group = self.workers.group(group);
+        let there = group.there();
         let victim = there[self.sys.random.up_to(there.len() - 1)];
-        let known = self.workers.nodes.get(&victim).is_some_and(|node| !node.given_up);
-        (known && there.len() > 1 && self.operator.is_idle() && self.workers.can_lose(victim))
-            .then_some(victim)
+        let known = group.nodes.get(&victim).is_some_and(|node| !node.given_up);
+        (known && there.len() > 1 && self.operator.is_idle() && group.can_lose(victim)).then_some(victim)
     }
 
     /// Masters hear nothing of a worker, and it is replaced; its group goes on with it until it hears of that.
-    pub(super) fn replace_unheard(&mut self) {
-        let Some(victim) = self.dispensable() else { return };
+    pub(super) fn replace_unheard(&mut self, group: u32) {
+        let Some(victim) = self.dispensable(group) else { return };
         self.sys.count("worker given up while it runs");
         self.sys.net.silence(Place::Worker(victim));
-        if let Some(node) = self.workers.nodes.get_mut(&victim) {
+        if let Some(node) = self.workers.node_mut(victim) {
             node.given_up = true;
         }
-        self.operator.join(&mut self.sys, index_of(victim));
+        self.operator.join(&mut self.sys, Some(group), index_of(victim));
     }
 
     /// A worker that was replaced is there again: it may have been lost, or silent.
     pub fn come_back(&mut self, id: u64) -> Result<(), String> {
         self.sys.net.hear(Place::Worker(id));
-        let Some(node) = self.workers.nodes.get_mut(&id) else { return Ok(()) };
+        let Some(node) = self.workers.node_mut(id) else { return Ok(()) };
         if node.gone && self.sys.faults && self.sys.one_in(2) {
             self.sys.count("replaced worker came back");
             node.gone = false;

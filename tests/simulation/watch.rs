@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Watch {
     /// Which group, for messages.
-    name: &'static str,
+    name: String,
     /// Who led each term.
     leaders: BTreeMap<u64, u64>,
     /// Committed entries by index: term and hash, as first applied anywhere.
@@ -23,7 +23,7 @@ pub struct Watch {
 
 impl Watch {
     /// Nothing was seen of the group `name`.
-    pub fn new(name: &'static str) -> Watch {
+    pub fn new(name: String) -> Watch {
         Watch { name, ..Watch::default() }
     }
 

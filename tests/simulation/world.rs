@@ -1,20 +1,31 @@
-//! One seed's world: masters, a group of workers, clients, and what goes wrong; then calm, and what must hold at the
+//! One seed's world: masters, groups of workers, clients, and what goes wrong; then calm, and what must hold at the
 //! end.
 
 use crate::bug::Bug;
-use crate::client::{Client, KEYS};
+use crate::carrier::Carriers;
+use crate::client::{Atlas, Client};
 use crate::event::{Caller, Event, Place};
 use crate::group::Group;
 use crate::history::History;
+use crate::keys;
+use crate::lister::Lister;
+use crate::moving::Strike;
 use crate::node::Subject;
 use crate::operator::Operator;
+use crate::owners::Owners;
 use crate::plots::Plots;
+use crate::residue;
 use crate::system::{MS, SECOND, System, Totals};
 use crate::trouble::{self, Theme};
+use crate::workers::Workers;
 use catstore::cluster::membership::{Wanted, wanted, wanted_masters};
+use catstore::cluster::moves::{SlotSet, Span};
+use catstore::cluster::slots::{SLOTS, SlotTable};
 use catstore::replica::directory::DirectoryMachine;
-use catstore::replica::keyspace::Keyspace;
 use catstore::replica::machine::Machine;
+use catstore::replica::parcel::MASTERS;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Faults go on for so long, at least.
 const FAULTS: u64 = 60 * SECOND;
@@ -29,16 +40,22 @@ pub struct World {
     pub sys: System,
     /// The masters.
     pub masters: Group<DirectoryMachine>,
-    /// The workers.
-    pub workers: Group<Keyspace>,
+    /// The groups of workers.
+    pub workers: Workers,
     /// Who looks after them.
     pub operator: Operator,
     /// What the seed is about.
     pub theme: Theme,
-    /// No more workers than so many.
+    /// No more workers in a group than so many.
     pub most_workers: usize,
-    /// What waits for its moment.
-    pub plots: Plots,
+    /// What waits for its moment, by group.
+    pub plots: BTreeMap<u32, Plots>,
+    /// What carries out moves.
+    pub carriers: Carriers,
+    /// What is to go wrong in the middle of a move.
+    pub strike: Option<Strike>,
+    owners: Owners,
+    lister: Lister,
     clients: Vec<Client>,
     history: History,
     calm_since: u64,
@@ -61,7 +78,8 @@ pub fn live(seed: u64, bug: Bug) -> Outcome {
     let mut world = World::new(seed, bug);
     let failure = world.live().err();
     let failure = failure.map(|why| format!("theme {}, {} ms: {why}", world.theme.name, world.sys.now / MS));
-    let (masters, workers) = (world.masters.watch().compared, world.workers.watch().compared);
+    let masters = world.masters.watch().compared;
+    let workers: u64 = world.workers.groups().values().map(|group| group.watch().compared).sum();
     let mut totals = world.sys.totals;
     totals.0.insert("state digests compared", masters + workers);
     Outcome { totals, trace: world.sys.trace, events: world.sys.events, failure }
@@ -80,18 +98,27 @@ impl World {
             _ => (sys.between(1000, 8000), sys.between(3000, 30_000)),
         };
         let operator = Operator::new(dead_after, sizes);
-        let (masters, workers) = (Group::new("masters"), Group::new("workers"));
-        let most_workers = if theme.name == "pairs" { 2 } else { sys.between(3, 6) as usize };
+        let masters = Group::new(MASTERS, "masters");
+        let most_workers = match theme.name {
+            "pairs" => 2,
+            "moves" => 3,
+            _ => sys.between(3, 6) as usize,
+        };
+        let groups = if theme.name == "moves" { sys.between(2, 3) as u32 } else { 1 };
         World {
             sys,
             masters,
-            workers,
+            workers: Workers::new(0..groups),
             operator,
             theme,
             most_workers,
-            plots: Plots::default(),
+            plots: BTreeMap::new(),
+            carriers: Carriers::default(),
+            strike: None,
+            owners: Owners::default(),
+            lister: Lister::default(),
             clients: Vec::new(),
-            history: History::default(),
+            history: History::new(groups > 1),
             calm_since: 0,
         }
     }
@@ -108,10 +135,25 @@ impl World {
                     format!("{why}\n{}{}", self.masters.describe(now), self.workers.describe(now))
                 });
             }
+            let worker = self.mover_of(&event);
             self.on(event)?;
+            if let Some(worker) = worker {
+                self.strike_in_time(worker);
+            }
             self.advance_plots();
         }
         Err("nothing happens any longer".into())
+    }
+
+    /// The worker whose move may have gone on by this event, if somebody waits for that.
+    fn mover_of(&self, event: &Event) -> Option<u64> {
+        self.strike?;
+        match event {
+            Event::Finish(Place::Worker(worker), _) | Event::Answer(Caller::Mover { worker, .. }, _) => {
+                Some(*worker)
+            }
+            _ => None,
+        }
     }
 
     fn done(&self) -> u64 {
@@ -119,26 +161,83 @@ impl World {
     }
 
     fn begin_world(&mut self) -> Result<(), String> {
-        self.operator.found(&mut self.sys, &mut self.masters)?;
+        let several = self.several();
+        let table = if several { self.some_table() } else { SlotTable::default() };
+        self.operator.found(&mut self.sys, &mut self.masters, &mut self.workers, &table)?;
         for _ in 0..self.sys.between(0, 2) {
             self.operator.join_master(&mut self.sys);
         }
-        let workers = self.sys.between(3.min(self.most_workers as u64), self.most_workers as u64);
-        for _ in 0..workers {
-            self.operator.join(&mut self.sys, None);
-        }
+        let workers = if several {
+            self.join_clones()
+        } else {
+            let workers = self.sys.between(3.min(self.most_workers as u64), self.most_workers as u64);
+            (0..workers).for_each(|_| self.operator.join(&mut self.sys, Some(0), None));
+            workers
+        };
         for number in 0..self.sys.between(3, 8) {
             let home = self.sys.between(1, workers);
             let stays = self.sys.one_in(2);
             let pause = self.sys.between(100, 300);
-            self.clients.push(Client::new(number, home, stays, pause));
+            self.clients.push(Client::new(number, home, stays, pause, several));
             let later = self.sys.between(2000, 4000) * MS;
             self.sys.after(later, Event::Client(number));
+        }
+        if several {
+            self.sys.after(4 * SECOND, Event::List(0));
         }
         self.sys.after(SECOND, Event::Duty);
         let first = self.sys.between(2, 8) * SECOND;
         self.sys.after(first, Event::Trouble);
         Ok(())
+    }
+
+    /// True if there are several groups.
+    pub fn several(&self) -> bool {
+        self.workers.groups().len() > 1
+    }
+
+    /// Who owns which slot at the beginning: one group everything, or each a share.
+    fn some_table(&mut self) -> SlotTable {
+        let groups = self.workers.groups().len() as u64;
+        let mut table = SlotTable::whole(0);
+        if self.sys.one_in(3) {
+            return table;
+        }
+        let shares = self.sys.between(2, 6);
+        for share in 0..shares {
+            let share = Span {
+                first: (share * u64::from(SLOTS) / shares) as u16,
+                last: ((share + 1) * u64::from(SLOTS) / shares - 1) as u16,
+            };
+            table.give(&SlotSet::of([share]), self.sys.between(0, groups - 1) as u32);
+        }
+        table
+    }
+
+    /// Clones join the groups. Returns how many workers there will be.
+    fn join_clones(&mut self) -> u64 {
+        let groups: Vec<u32> = self.workers.groups().keys().copied().collect();
+        let mut workers = groups.len() as u64;
+        for group in groups {
+            let clones = self.sys.between(0, self.most_workers as u64 - 1);
+            (0..clones).for_each(|_| self.operator.join(&mut self.sys, Some(group), None));
+            workers += clones;
+        }
+        workers
+    }
+
+    /// Who can be asked, and routes that some master tells.
+    fn atlas(&mut self) -> Atlas {
+        let groups = self.workers.groups().iter().map(|(id, group)| (*id, group.there()));
+        let groups = groups.filter(|(_, there)| !there.is_empty()).collect();
+        let mut table = None;
+        if self.several() {
+            let masters = self.masters.running();
+            let master = (!masters.is_empty()).then(|| masters[self.sys.random.up_to(masters.len() - 1)]);
+            let up = master.and_then(|master| self.masters.nodes.get(&master)?.up.as_ref());
+            table = up.map(|_| Arc::new(self.operator.desk.table().clone()));
+        }
+        Atlas { groups, table }
     }
 
     /// Clients that hurry: for what lasts only some hundred milliseconds.
@@ -153,7 +252,17 @@ impl World {
     }
 
     fn on(&mut self, event: Event) -> Result<(), String> {
-        let World { sys, masters, workers, operator, clients, history, .. } = self;
+        if let Event::Client(client) = event {
+            let atlas = self.atlas();
+            match self.clients.get_mut(client as usize) {
+                Some(client) if !atlas.groups.is_empty() => {
+                    client.act(&mut self.sys, &mut self.history, &atlas);
+                }
+                _ => self.sys.after(SECOND, Event::Client(client)),
+            }
+            return Ok(());
+        }
+        let World { sys, masters, workers, operator, clients, history, carriers, owners, lister, .. } = self;
         match event {
             Event::Wake(place, _)
             | Event::Effect(place, ..)
@@ -172,8 +281,30 @@ impl World {
             | Event::Leave(place, _)
             | Event::Question(place, ..) => match place {
                 Place::Master(_) => masters.on(sys, place, event),
-                _ => workers.on(sys, place, event),
+                Place::Worker(id) => {
+                    let finish = matches!(event, Event::Finish(..));
+                    workers.at(place).map_or(Ok(()), |group| group.on(sys, place, event))?;
+                    if finish && workers.groups().len() > 1 {
+                        owners.look(sys, workers, id)?;
+                        carriers.look(sys, workers, id)?;
+                    }
+                    Ok(())
+                }
+                Place::Client(_) => Ok(()),
             },
+            Event::Ordered(worker, ordered) => {
+                carriers.hear(worker, ordered);
+                carriers.look(sys, workers, worker)
+            }
+            Event::Carry(worker, life) => match workers.node(worker) {
+                Some(node) if node.life == life => carriers.look(sys, workers, worker),
+                _ => Ok(()),
+            },
+            Event::CarryInVain(worker, number) => carriers.in_vain(sys, workers, worker, number),
+            Event::Answer(Caller::Mover { worker, number }, answer) => {
+                carriers.answer(sys, workers, (worker, number), answer)
+            }
+
             Event::Answer(Caller::Client { client, attempt }, answer) => {
                 match clients.get_mut(client as usize) {
                     Some(client) => client.answer(sys, history, attempt, answer),
@@ -183,14 +314,8 @@ impl World {
             Event::Answer(Caller::Operator(task), answer) => {
                 operator.answer(sys, task, answer, masters, workers)
             }
-            Event::Client(client) => {
-                let there = workers.there();
-                match clients.get_mut(client as usize) {
-                    Some(client) if !there.is_empty() => client.act(sys, history, &there),
-                    _ => sys.after(SECOND, Event::Client(client)),
-                }
-                Ok(())
-            }
+            // It was handled above.
+            Event::Client(_) => Ok(()),
             Event::Patience(client, attempt) => {
                 if let Some(client) = clients.get_mut(client as usize) {
                     client.lose_patience(sys, history, attempt);
@@ -202,8 +327,17 @@ impl World {
                 Ok(())
             }
             Event::Heard(master, worker) => {
-                operator.hear(sys, master, worker, masters, workers);
+                operator.hear(sys, master, worker, masters, workers, carriers);
                 Ok(())
+            }
+            Event::List(attempt) => {
+                if lister.waits_for(attempt) {
+                    lister.act(sys, workers);
+                }
+                Ok(())
+            }
+            Event::Answer(Caller::Lister { group, attempt }, answer) => {
+                lister.answer(sys, workers, history, (group, attempt), answer)
             }
             Event::Duty => operator.duty(sys, masters),
             Event::Again(task) => operator.again(sys, task, masters),
@@ -225,7 +359,9 @@ impl World {
         self.calm_since = self.sys.now;
         self.sys.net.heal();
         calm(&mut self.sys, &mut self.masters);
-        calm(&mut self.sys, &mut self.workers);
+        for group in self.workers.groups_mut() {
+            calm(&mut self.sys, group);
+        }
         let past = std::mem::take(&mut self.history.past);
         for (request, answer) in past.into_iter().rev().take(30) {
             let client = self.sys.random.up_to(self.clients.len() - 1);
@@ -246,18 +382,31 @@ impl World {
             return Err(format!("the operator is not done: {}", self.operator.pending()));
         }
         agree(&self.masters, &wanted_masters(&directory), "masters")?;
-        agree(&self.workers, &wanted(&directory.view(), 0), "workers")?;
-        let version = self.workers.leader().map(|leader| &self.workers.nodes[&leader]);
-        let counters =
-            version.and_then(|node| node.up.as_ref()).map(|up| up.member.machine().publish().counters);
-        let counters = counters.ok_or("no worker leads at the end")?;
-        if counters.version < self.sys.acknowledged {
-            return Err(format!(
-                "version {} at the end, {} was acknowledged",
-                counters.version, self.sys.acknowledged
-            ));
+        for (id, group) in self.workers.groups() {
+            agree(group, &wanted(&directory.view(), *id), &format!("workers of group {id}"))?;
+            let leader = group.leader().map(|leader| &group.nodes[&leader]);
+            let counters =
+                leader.and_then(|node| node.up.as_ref()).map(|up| up.member.machine().publish().counters);
+            let (counters, acknowledged) =
+                (counters.ok_or("no worker leads at the end")?, self.sys.acknowledged(*id));
+            if counters.version < acknowledged {
+                return Err(format!(
+                    "group {id}: version {} at the end, {acknowledged} was acknowledged",
+                    counters.version
+                ));
+            }
         }
-        let given_up = self.history.check(KEYS)?;
+        if self.several() {
+            if let Some(order) = self.operator.desk.orders().next() {
+                return Err(format!("a move has not come to its end: {order:?}"));
+            }
+            residue::one_owner_per_slot(&self.workers, self.operator.desk.table())?;
+            self.workers.groups().values().try_for_each(residue::nothing_left)?;
+            self.lister.judge(self.sys.now)?;
+            self.history.lists_are_full()?;
+        }
+        self.history.versions_grow()?;
+        let given_up = self.history.check(keys::KEYS)?;
         (0..given_up).for_each(|_| self.sys.count("history too hard to check"));
         (0..self.history.len()).for_each(|_| self.sys.count("operation in a history"));
         Ok(())

@@ -2,9 +2,11 @@
 
 use super::{Act, Fake, STORED, Seen, answer, at_first, client, document, one_request, problem, put, view};
 use crate::client::GetOptions;
+use crate::cluster::slots::SlotTable;
 use crate::cluster::view::MemberView;
 use crate::error::Kind;
 use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 
 type Script = Box<dyn FnMut(&Seen) -> Act + Send>;
 
@@ -76,4 +78,31 @@ fn a_stale_read_takes_the_first_member_that_answers() {
         assert_eq!(members.each_ref().map(|member| member.seen().len()), expected);
     }
     assert!(members[1].seen().iter().all(|seen| seen.line.starts_with("GET /kv/A?consistency=stale ")));
+}
+
+#[test]
+fn an_answer_that_names_newer_routes_makes_the_client_ask_for_them() {
+    let current = Arc::new(Mutex::new((view("c", &[], &[]), 0)));
+    let two = Fake::start(|_| answer("201 Created", STORED, ""));
+    let told = current.clone();
+    let one = Fake::start(move |request| {
+        let mut current = told.lock().unwrap();
+        if request.line.starts_with("GET /cluster") {
+            current.1 += 1;
+            return document(&current.0);
+        }
+        answer("201 Created", &format!("{STORED}Catstore-Epoch: {}\r\n", current.0.epoch), "")
+    });
+    let before = view("c", &[], &[&one.address, &two.address]);
+    current.lock().unwrap().0 = before.clone();
+    let client = client(&one.address);
+    assert!(put(&client).is_ok() && put(&client).is_ok());
+    assert_eq!((one.seen().len(), two.seen().len(), current.lock().unwrap().1), (2, 0, 1));
+    let mut after = before;
+    (after.epoch, after.slots) = (2, SlotTable::whole(1));
+    current.lock().unwrap().0 = after;
+    for _ in 0..3 {
+        assert!(put(&client).is_ok());
+    }
+    assert_eq!((one.seen().len(), two.seen().len(), current.lock().unwrap().1), (3, 2, 2));
 }

@@ -31,6 +31,9 @@ use super::view::{ClusterView, GroupView, MasterView, MemberView, RegisterMaster
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Why a worker was removed that somebody let go: it ends in peace.
+pub const LEFT: &str = "it left its group";
+
 /// A registered worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerEntry {

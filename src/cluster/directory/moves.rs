@@ -3,7 +3,7 @@
 //! The masters say what is to move, and note what became of it; groups carry it out by themselves. So whatever a group
 //! says of a move is taken, however late, and a repeat changes nothing.
 
-use super::{Directory, DirectoryReply, Rebalance, refused};
+use super::{Directory, DirectoryReply, LEFT, Rebalance, refused};
 use crate::cluster::moves::{MoveOrder, SlotSet};
 use crate::cluster::slots::SLOTS;
 use std::collections::BTreeSet;
@@ -124,7 +124,7 @@ impl Directory {
             entry.dissolved = true;
             self.groups.insert(group, entry);
         }
-        self.remove(index, "it left its group".into());
+        self.remove(index, LEFT.into());
         self.epoch += 1;
         Ok(DirectoryReply::Done)
     }

@@ -2,6 +2,7 @@
 
 use super::{MasterLine, Status};
 use crate::client::Client;
+use crate::cluster::moves::{MoveOrder, MoveStatus};
 use crate::cluster::view::{
     ClusterView, GroupStatus, GroupView, MasterStatus, MasterStatusEntry, MemberView, WorkerStatus,
 };
@@ -35,6 +36,7 @@ pub fn gather(client: &Client) -> Result<Status> {
             workers: newest.workers,
             groups: newest.groups,
             slots: newest.slots,
+            moves: newest.moves,
         }),
         None => match asked.iter().find_map(|asked| refusal(&asked.answer)) {
             Some(refusal) => Err(refusal),
@@ -132,13 +134,24 @@ fn from_workers(client: &Client, view: ClusterView, asked: &[Asked]) -> Status {
         groups: view
             .groups
             .iter()
+            .filter(|group| !group.members.is_empty())
             .map(|group| GroupStatus::of(group, view.slots.count(group.group), &workers))
             .collect(),
+        moves: moves(view.moves, &workers),
         workers,
         cluster: view.cluster,
         epoch: view.epoch,
         slots: view.slots,
     }
+}
+
+/// What the workers that lead say of the moves.
+fn moves(orders: Vec<MoveOrder>, workers: &[WorkerStatus]) -> Vec<MoveStatus> {
+    let facts = |id: u64| {
+        let moving = workers.iter().filter_map(|worker| worker.facts.as_ref()?.moving.as_ref());
+        moving.filter(|moving| moving.id == id).max_by_key(|moving| moving.bytes).cloned()
+    };
+    orders.into_iter().map(|order| MoveStatus { facts: facts(order.id), order }).collect()
 }
 
 fn ask_worker(client: &Client, view: &ClusterView, group: &GroupView, member: &MemberView) -> WorkerStatus {

@@ -9,6 +9,7 @@ pub use render::render;
 
 use super::options::ClientArgs;
 use super::output;
+use crate::cluster::moves::MoveStatus;
 use crate::cluster::slots::SlotTable;
 use crate::cluster::view::{GroupStatus, WorkerStatus};
 use crate::error::Result;
@@ -68,6 +69,8 @@ pub struct Status {
     pub groups: Vec<GroupStatus>,
     /// Slot ranges and their owners.
     pub slots: SlotTable,
+    /// The moves that are not finished, by ascending id.
+    pub moves: Vec<MoveStatus>,
 }
 
 impl Args {

@@ -2,7 +2,7 @@
 
 use super::{MasterLine, Status};
 use crate::cluster::view::{GroupStatus, WorkerFacts, WorkerStatus};
-use crate::cmd::text;
+use crate::cmd::{progress, text};
 
 /// The status as text.
 pub fn render(status: &Status) -> String {
@@ -29,6 +29,13 @@ pub fn render(status: &Status) -> String {
     let head = ["GROUP", "LEADER", "VOTERS", "STANDBYS", "SLOTS", "KEYS", "SIZE", "MAY LOSE"];
     out.push('\n');
     out.push_str(&text::table(&head, &[0, 1, 4, 5, 6], &rows));
+    for group in &status.groups {
+        if group.draining {
+            out.push_str(&format!("group {} is draining: its slots go to other groups\n", group.group));
+        }
+        out.extend(group.waits_for.iter().map(|waits| format!("{waits}\n")));
+    }
+    out.extend(status.moves.iter().map(|status| progress::move_line(status) + "\n"));
     out
 }
 
@@ -246,6 +253,9 @@ mod tests {
             standbys: Vec::new(),
             incarnation: 1,
             may_lose: "no further loss".into(),
+            draining: false,
+            waits_for: None,
+            moving: None,
         };
         let removed = WorkerStatus { removed: Some("replaced by worker 2".into()), ..worker(3, "", false) };
         Status {
@@ -262,7 +272,22 @@ mod tests {
             ],
             groups: vec![group],
             slots: SlotTable::whole(0),
+            moves: Vec::new(),
         }
+    }
+
+    #[test]
+    fn moves_and_those_who_wait_stand_below_the_groups() {
+        let mut status = status();
+        status.groups[0].draining = true;
+        status.groups[0].waits_for = Some("group 0 waits for 2 more members".into());
+        let order = r#"{"id":7,"slots":[{"first":0,"last":9}],"from":0,"to":3}"#;
+        status.moves.push(serde_json::from_str(order).unwrap());
+        assert!(render(&status).ends_with(
+            "group 0 is draining: its slots go to other groups\n\
+             group 0 waits for 2 more members\n\
+             move 7: group 0 to 3, 10 slots: ordered\n"
+        ));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! the directory as it is applied, tells the others where this master is, and declares who is dead. [`start`] founds a
 //! cluster or joins one. While a master is closed its last directory still answers heartbeats and routes requests.
 
+pub(crate) mod orders;
 pub(crate) mod recover;
 pub(crate) mod requests;
 pub(crate) mod start;
@@ -17,10 +18,11 @@ use super::peers::HttpWire;
 use super::site::Site;
 use crate::cluster::directory::{Directory, Heard, MasterEntry, WorkerEntry};
 use crate::cluster::membership::raft_id;
+use crate::cluster::placement::Waits;
 use crate::cluster::planning::{self, GroupFacts};
 use crate::cluster::status::promotion_loses;
 use crate::cluster::view::{
-    ClusterView, GroupStatus, GroupView, MasterStatus, MasterStatusEntry, WorkerFacts, WorkerStatus,
+    ClusterView, GroupStatus, MasterStatus, MasterStatusEntry, WorkerFacts, WorkerStatus, needs_vote,
 };
 use crate::error::{Error, Kind, Result};
 use crate::replica::handle::{DirectoryHandle, Numbers};
@@ -139,6 +141,19 @@ impl Master {
         planning::hear(&self.directory(), facts)
     }
 
+    /// True if `group` still counts on the vote of worker `index`, which says `own` of itself.
+    fn needs_vote(&self, index: u32, group: u32, own: &WorkerFacts) -> bool {
+        let directory = self.directory();
+        // A group that was dissolved has nobody who could let go of anybody.
+        if directory.members(group).next().is_none() {
+            return false;
+        }
+        let beats = self.beats();
+        let alive = beats.values().filter(|beat| beat.seen.elapsed() <= ALIVE);
+        let facts = alive.filter_map(|beat| beat.facts.as_ref()).chain([own]);
+        needs_vote(index, group, directory.group(group).incarnation, facts)
+    }
+
     /// The routes, with who leads and votes as far as heartbeats tell.
     pub(crate) fn view(&self) -> ClusterView {
         let mut view = self.directory().view();
@@ -209,6 +224,8 @@ impl Master {
     pub(crate) fn status(&self, site: &Site) -> MasterStatus {
         let directory = self.directory();
         let numbers = self.node.numbers().unwrap_or_default();
+        let heard = self.hear();
+        let placement = planning::placement(&directory, &heard);
         let beats = self.beats();
         let workers: Vec<WorkerStatus> = directory
             .workers
@@ -223,7 +240,8 @@ impl Master {
             address: site.address().to_owned(),
             data: site.place.get().map(|place| place.data.display().to_string()).unwrap_or_default(),
             software: SOFTWARE.to_owned(),
-            groups: groups(&directory, &workers),
+            groups: groups(&directory, &workers, &placement.waits),
+            moves: planning::under_way(&directory, &heard),
             workers,
             slots: directory.slots.clone(),
             index: self.index.get().copied(),
@@ -271,10 +289,19 @@ fn command(role: &str, place: &str, options: &str, data: &str) -> String {
     command
 }
 
-fn groups(directory: &Directory, workers: &[WorkerStatus]) -> Vec<GroupStatus> {
+/// The groups that have members; those that `wait` say what for.
+fn groups(directory: &Directory, workers: &[WorkerStatus], waits: &[Waits]) -> Vec<GroupStatus> {
     let view = directory.view();
-    let slots = |group: &GroupView| directory.slots.count(group.group);
-    view.groups.iter().map(|group| GroupStatus::of(group, slots(group), workers)).collect()
+    let there = view.groups.iter().filter(|group| !group.members.is_empty());
+    let status = there.map(|group| {
+        let waits = waits.iter().find(|waits| waits.group == group.group);
+        GroupStatus {
+            waits_for: waits.map(Waits::to_string),
+            moving: directory.move_of(group.group).map(|order| order.id),
+            ..GroupStatus::of(group, directory.slots.count(group.group), workers)
+        }
+    });
+    status.collect()
 }
 
 #[cfg(test)]
@@ -319,7 +346,9 @@ mod tests {
         directory.workers.insert(1, WorkerEntry { group: 1, ..entry("b:1", "/b") });
         let workers: Vec<WorkerStatus> =
             directory.workers.iter().map(|(index, entry)| worker_status(*index, entry, None, &[])).collect();
-        let groups = groups(&directory, &workers);
+        let waits = [Waits { group: 1, voters: 3, members: 2 }];
+        let groups = groups(&directory, &workers, &waits);
+        assert_eq!((groups[0].waits_for.as_deref(), groups[1].waits_for.is_some()), (None, true));
         assert_eq!((groups[0].group, groups[0].slots, groups[1].slots), (0, 16384, 0));
     }
 }

@@ -90,8 +90,12 @@ pub(crate) async fn heartbeat(door: &Door, asked: &Asked<'_>, payload: &mut Payl
     let index = request.facts.index;
     let known = directory.workers.get(&index);
     let register = !known.is_some_and(|entry| entry.run == request.run && entry.uuid == request.facts.uuid);
-    let refused = known.and_then(|entry| entry.removed.clone());
-    if !register && refused.is_none() {
+    let removed = known.is_some_and(|entry| entry.removed.is_some());
+    // Its group may not have heard of that yet, or may have just made it a voter: then it stays until it is let go.
+    let refused = known
+        .filter(|entry| removed && !master.needs_vote(index, entry.group, &request.facts))
+        .and_then(|entry| entry.removed.clone());
+    if !register && !removed {
         master.note(index, request.run, Some(request.facts));
     }
     let leads = door
@@ -152,7 +156,7 @@ fn another_cluster(data: &str, theirs: &str, ours: &str) -> Error {
 }
 
 /// The replica, if this master leads. Errors: `Moved` with the master that does, `NoMajority`.
-fn leading(site: &Site, master: &Master) -> Result<DirectoryHandle> {
+pub(super) fn leading(site: &Site, master: &Master) -> Result<DirectoryHandle> {
     let replica = site.with_open(&master.node.mode(), |replica| Ok(replica.clone()))?;
     match replica.lead() {
         Lead::Here => Ok(replica),
@@ -169,7 +173,7 @@ fn leading(site: &Site, master: &Master) -> Result<DirectoryHandle> {
 }
 
 /// Changes the directory, and shows the change to this node.
-async fn submit(
+pub(super) async fn submit(
     site: &Site,
     master: &Master,
     replica: &DirectoryHandle,
@@ -199,7 +203,7 @@ pub(super) fn unfit(reply: &DirectoryReply) -> Error {
     }
 }
 
-fn this_master(site: &Site) -> Result<&Master> {
+pub(super) fn this_master(site: &Site) -> Result<&Master> {
     match &site.member {
         Member::Master(master) => Ok(master),
         Member::Worker(_) => {

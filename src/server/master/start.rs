@@ -6,7 +6,7 @@ use super::super::config::MasterOptions;
 use super::super::node::Mode;
 use super::super::site::{Member, Place, Site};
 use super::super::worker::refuses;
-use super::watch::{self, Watch};
+use super::watch::{self, Watch, Wishes};
 use super::{Master, recover};
 use crate::cluster::directory::{MasterEntry, Recovered};
 use crate::cluster::view::{ClusterView, RegisterMasterReply, RegisterMasterRequest};
@@ -73,7 +73,13 @@ pub(crate) fn start_master(site: &Arc<Site>, options: &MasterOptions, port: u16)
     recover::check_with_workers(master, &caller)?;
     let request = watch::request(site, master.node.run(), &identity);
     let request = RegisterMasterRequest { starts: master.node.starts(), ..request };
-    let mut watch = Watch::new(Arc::clone(site), caller, request, options.replicas, options.dead_after)?;
+    let wishes = Wishes {
+        replicas: options.replicas,
+        dead_after: options.dead_after,
+        rebalance: options.rebalance,
+        move_rate: options.move_rate,
+    };
+    let mut watch = Watch::new(Arc::clone(site), caller, request, wishes)?;
     wait_until_known(site, master, &mut watch)?;
     std::thread::Builder::new()
         .name("master".into())

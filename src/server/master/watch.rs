@@ -29,6 +29,19 @@ const WORD: Duration = Duration::from_millis(1500);
 /// The shortest and the longest pause before silent workers are told again who the recovered masters are.
 const TELL: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
 
+/// What the command line says for the whole cluster, where it says something.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wishes {
+    /// Members that a group should have.
+    pub(super) replicas: Option<u32>,
+    /// After how long a silent node is unfit to vote.
+    pub(super) dead_after: Option<Duration>,
+    /// Whether slots move by themselves.
+    pub(super) rebalance: Option<bool>,
+    /// Bytes a second that the copy of a move may take.
+    pub(super) move_rate: Option<u64>,
+}
+
 /// What the thread knows.
 pub(super) struct Watch {
     site: Arc<Site>,
@@ -37,8 +50,7 @@ pub(super) struct Watch {
     /// What this master says when it registers.
     request: RegisterMasterRequest,
     /// The command line's settings, until the directory has them.
-    replicas: Option<u32>,
-    dead_after: Option<Duration>,
+    wishes: Wishes,
     /// True once the leader knows this run.
     registered: bool,
     /// When each node was last heard of, or this master began to lead.
@@ -54,26 +66,14 @@ impl Watch {
         site: Arc<Site>,
         caller: Caller,
         request: RegisterMasterRequest,
-        replicas: Option<u32>,
-        dead_after: Option<Duration>,
+        wishes: Wishes,
     ) -> Result<Watch> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
             .map_err(|error| Error::new(Kind::System, "cannot wait for the directory").cause(error))?;
         let (workers, masters) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Watch {
-            site,
-            caller,
-            runtime,
-            request,
-            replicas,
-            dead_after,
-            registered: false,
-            workers,
-            masters,
-            told: None,
-        })
+        Ok(Watch { site, caller, runtime, request, wishes, registered: false, workers, masters, told: None })
     }
 
     /// Goes on until the node stops.
@@ -188,15 +188,19 @@ impl Watch {
     /// Brings what the command line says into the directory, once.
     fn settle(&mut self, master: &Master, replica: &DirectoryHandle) -> Result<()> {
         let now = master.directory().settings;
+        let Wishes { replicas, dead_after, rebalance, move_rate } = std::mem::take(&mut self.wishes);
         let wanted = Settings {
-            replicas: self.replicas.unwrap_or(now.replicas),
-            dead_after_ms: self.dead_after.map_or(now.dead_after_ms, |after| after.as_millis() as u64),
-            ..now
+            replicas: replicas.unwrap_or(now.replicas),
+            dead_after_ms: dead_after.map_or(now.dead_after_ms, |after| after.as_millis() as u64),
+            rebalance: rebalance.unwrap_or(now.rebalance),
+            move_rate: move_rate.or(now.move_rate),
         };
-        if wanted != now {
-            self.submit(replica, DirectoryCommand::Settings(wanted))?;
+        if wanted != now
+            && let Err(error) = self.submit(replica, DirectoryCommand::Settings(wanted))
+        {
+            self.wishes = Wishes { replicas, dead_after, rebalance, move_rate };
+            return Err(error);
         }
-        (self.replicas, self.dead_after) = (None, None);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What a process does: the rounds of the production thread, and reads.
 
-use super::{Answer, Bug, Finishing, Job, Notes, Subject, Up};
+use super::{Answer, Bug, Finishing, Job, Notes, Subject, Up, Wish};
 use crate::stores::Probe;
 use crate::system::System;
 use catstore::error::{Error, Kind, Result};
@@ -8,6 +8,7 @@ use catstore::replica::core::{Role, Status, TICK_MS};
 use catstore::replica::member::Ticket;
 use catstore::replica::parcel::{self, Parcel};
 use catstore::store::log::RaftLog;
+use catstore::store::state::State;
 
 impl<M: Subject> Up<M> {
     /// What waits here, for messages.
@@ -118,7 +119,7 @@ impl<M: Subject> Up<M> {
     }
 
     /// A linearizable read. `due`: what was acknowledged before it.
-    pub(super) fn look(&self, sys: &mut System, key: &[u8], due: u64, how: &str) -> Result<Answer, String> {
+    pub(super) fn look(&self, sys: &mut System, wish: &Wish, due: u64, how: &str) -> Result<Answer, String> {
         let version = M::version(&self.live.1);
         if version < due {
             return Err(format!(
@@ -126,7 +127,32 @@ impl<M: Subject> Up<M> {
                 self.own.id
             ));
         }
-        sys.acknowledged = sys.acknowledged.max(version);
-        M::read(&*self.live.0, &self.live.1, key).map_err(|error| format!("a read {how} fails: {error}"))
+        sys.acknowledge(self.own.group, version);
+        self.read(sys, wish).map_err(|error| format!("a read {how} fails: {error}"))
+    }
+
+    /// True while a run changes which slots are served.
+    pub fn is_shifting(&self) -> bool {
+        self.shifting
+    }
+
+    /// What readers see: the rows, and what the machine published.
+    pub fn live(&self) -> (&dyn State, &M::Published) {
+        (&*self.live.0, &self.live.1)
+    }
+
+    /// A read of what is here. The group must serve the slot, before the record is read and behind that.
+    pub(super) fn read(&self, sys: &mut System, wish: &Wish) -> Result<Answer> {
+        if let Some(refusal) = M::refuses(&self.live.1, wish).filter(|_| sys.bug != Bug::ReadGivenAway) {
+            return Ok(refusal);
+        }
+        if self.shifting {
+            sys.count("read while slots change hands");
+            return Ok(Answer::Frozen);
+        }
+        match wish {
+            Wish::Key(key) => M::read(&*self.live.0, &self.live.1, key),
+            Wish::Page(after, limit) => M::page(&*self.live.0, &self.live.1, after, *limit),
+        }
     }
 }

@@ -396,9 +396,10 @@ fn any_scene() -> impl Strategy<Value = Scene> {
     let step =
         prop_oneof![Just(Step::Ordered), Just(Step::Activated), Just(Step::Given), Just(Step::Switched)];
     let members = proptest::collection::vec(any::<(bool, bool, bool)>(), 6);
-    (0..150u16, 0..150u16, step, members).prop_map(|(first, more, step, members)| {
-        let members = members.into_iter().map(|(answers, knows, old)| (answers, knows, old)).collect();
-        Scene { slots: span(first, first + more), step, members }
+    (0..150u16, 0..150u16, step, members).prop_map(|(first, more, step, members)| Scene {
+        slots: span(first, first + more),
+        step,
+        members,
     })
 }
 

@@ -1,0 +1,105 @@
+//! How throughput grows with the number of groups, when a worker has a fifth of a core.
+
+use crate::common::{Home, Node, pause};
+use crate::shares;
+use catstore::client::{Client, GetOptions, PutOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Threads that write and read.
+const THREADS: usize = 24;
+/// Keys that they use.
+const KEYS: u64 = 10_000;
+/// A fifth of a core: microseconds of a period, and the period.
+const QUOTA: (u64, u64) = (20_000, 100_000);
+
+pub fn measure(seconds: Duration) {
+    let Some(fence) = Fence::new() else {
+        println!("groups: skipped, this system has no control groups for processors");
+        return;
+    };
+    println!(
+        "\n| groups, each worker held to a fifth of a core | operations a second | to one group |\n|---|---|---|"
+    );
+    let mut one = None;
+    for groups in 1..=4 {
+        let home = Home::new();
+        let master = home.start("master", &[]);
+        let workers: Vec<Node> = (0..groups).map(|_| home.worker(&master)).collect();
+        let began = Instant::now();
+        while shares(master.port).0.len() != groups || shares(master.port).1 > 0 {
+            assert!(began.elapsed() < Duration::from_secs(120), "{:?}", shares(master.port));
+            pause(50);
+        }
+        let fences: Vec<Fence> = workers.iter().map(|worker| fence.around(worker.pid())).collect();
+        let rate = run(master.port, seconds);
+        let first = *one.get_or_insert(rate);
+        println!("| {groups} | {rate:.0} | {:.2} |", rate / first);
+        drop(workers);
+        drop(fences);
+    }
+}
+
+/// Operations a second, half of them writes.
+fn run(port: u16, seconds: Duration) -> f64 {
+    let client = Client::builder(vec![port.to_string()]).memory(None).build().expect("a client");
+    let client = Arc::new(client);
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let threads: Vec<_> = (0..THREADS as u64)
+        .map(|number| {
+            let (client, stop, done) = (client.clone(), stop.clone(), done.clone());
+            std::thread::spawn(move || {
+                let mut at = number * 7919;
+                while !stop.load(Ordering::Relaxed) {
+                    at = (at + 1) % KEYS;
+                    let key = format!("key{at}");
+                    match at % 2 {
+                        0 => drop(client.put(&key, [b'v'; 100], PutOptions::default()).expect("a write")),
+                        _ => drop(client.get(&key, GetOptions::default())),
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    pause(1000);
+    let (began, before) = (Instant::now(), done.load(Ordering::Relaxed));
+    std::thread::sleep(seconds);
+    let rate = (done.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().expect("a client"));
+    rate
+}
+
+/// A control group that holds processes to a part of a processor; gone when it is dropped.
+struct Fence(PathBuf);
+
+impl Fence {
+    /// A place for fences, if this process may make them.
+    fn new() -> Option<Fence> {
+        let parent = Path::new("/sys/fs/cgroup/cpu");
+        let own = parent.join(format!("catstore-bench-{}", std::process::id()));
+        std::fs::create_dir(&own).ok()?;
+        own.join("cpu.cfs_quota_us").exists().then_some(Fence(own))
+    }
+
+    /// Holds the process `pid` to the quota.
+    fn around(&self, pid: u32) -> Fence {
+        let own = self.0.join(pid.to_string());
+        std::fs::create_dir(&own).expect("a control group");
+        let write = |name: &str, text: String| std::fs::write(own.join(name), text).expect("a control group");
+        write("cpu.cfs_period_us", QUOTA.1.to_string());
+        write("cpu.cfs_quota_us", QUOTA.0.to_string());
+        write("cgroup.procs", pid.to_string());
+        Fence(own)
+    }
+}
+
+impl Drop for Fence {
+    fn drop(&mut self) {
+        // Its processes have ended by now.
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
