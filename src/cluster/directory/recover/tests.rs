@@ -403,8 +403,56 @@ fn any_scene() -> impl Strategy<Value = Scene> {
     })
 }
 
+/// Any workers in any groups, some removed, and slots in pieces; and which of them answer.
+fn any_cluster() -> impl Strategy<Value = (Directory, Vec<bool>)> {
+    let worker = (0..4u32, any::<bool>(), any::<bool>());
+    let pieces = proptest::collection::vec((0..SLOTS, 0..4000u16, 0..4u32), 0..6);
+    (proptest::collection::vec(worker, 1..9), pieces).prop_map(|(workers, pieces)| {
+        // A group has the index of its first member; it keeps at least that one.
+        let mut founders: BTreeMap<u32, u32> = BTreeMap::new();
+        let (mut placed, mut removed, mut answering) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, (group, answers, goes)) in (0u32..).zip(workers) {
+            let founder = *founders.entry(group).or_insert(index);
+            placed.push((index, founder));
+            if goes && founder != index {
+                removed.push(index);
+            }
+            answering.push(answers);
+        }
+        let mut directory = directory(&placed);
+        removed.into_iter().for_each(|index| directory.remove(index, "lost".into()));
+        let founders: Vec<u32> = founders.into_values().collect();
+        for (first, more, group) in pieces {
+            let group = founders[group as usize % founders.len()];
+            directory.slots.give(&span(first, (first + more).min(SLOTS - 1)), group);
+        }
+        (directory, answering)
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_cluster_is_what_it_was((before, answering) in any_cluster()) {
+        prop_assert_eq!(before.check(), Ok(()));
+        let there = before.workers.iter().zip(&answering).filter(|(_, answers)| **answers);
+        let told: Vec<FactsReply> = there.map(|((index, _), _)| answer(&before, *index)).collect();
+        let Ok(recovered) = recover(&told, 7) else {
+            prop_assert!(told.is_empty());
+            return Ok(());
+        };
+        let after = recovered.directory;
+        prop_assert_eq!(after.check(), Ok(()));
+        prop_assert_eq!((&after.slots, after.incarnation), (&before.slots, 8));
+        prop_assert!(after.epoch > before.epoch && after.next_index > before.next_index);
+        prop_assert_eq!(after.workers.len(), before.workers.len());
+        for (index, worker) in &before.workers {
+            let now = &after.workers[index];
+            prop_assert_eq!((&now.uuid, now.group), (&worker.uuid, worker.group));
+            prop_assert_eq!(now.removed.is_some(), worker.removed.is_some());
+        }
+    }
 
     #[test]
     fn whoever_answers_nothing_is_given_away(scene in any_scene()) {
