@@ -143,7 +143,10 @@ fn a_move_that_was_begun_ends_without_any_master() {
     six.add_group();
     let workers: Vec<u16> = six.workers.iter().map(|node| node.port).collect();
     let clients = Clients::start(&workers, Habits { clients: 4, pause: 10, ..Habits::default() });
-    until("a move is under way", || (six.shares()?.2 > 0).then_some(()));
+    until("the source has begun the move", || {
+        let begun = |node: &Node| node.get("/worker").must_be(200).json()["moving"].is_object();
+        six.workers[..3].iter().any(begun).then_some(())
+    });
     six.masters.iter_mut().for_each(Node::kill);
     let owned = |node: &Node| -> Option<u64> {
         let facts = node.get("/worker").must_be(200).json();

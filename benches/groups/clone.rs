@@ -1,6 +1,6 @@
 //! A clone of a large worker under writes, against a copy of its folder.
 
-use crate::nodes::{Group, Process, json};
+use crate::nodes::{Group, Process, json, wait};
 use crate::writers::Writers;
 use crate::{Result, note};
 use base64::Engine as _;
@@ -55,6 +55,10 @@ pub fn measure(values: usize, folder: &Path) -> Result<()> {
     }
     let cloned = began.elapsed();
     let (during, written) = writers.p99();
+    // The master and the workers share a file for what they say.
+    let log = folder.join("clone").join("log");
+    wait(|| Ok(std::fs::read_to_string(&log)?.contains("hold the same")))?;
+    let compared = began.elapsed();
     writers.stop()?;
     println!(
         "\n{values} values of {VALUE} bytes, {RATE} writes a second, {written} of them during the clone\n"
@@ -65,6 +69,7 @@ pub fn measure(values: usize, folder: &Path) -> Result<()> {
         "| time / `cp -r` with a sync | {clone:.1} s / {copy:.1} s = **{:.2}** | at most 4 |",
         clone / copy
     );
+    println!("| time until the digests were found equal | {:.1} s | |", compared.as_secs_f64());
     println!(
         "| p99 of the writers, during / before | {during:.1} ms / {before:.1} ms = **{:.2}** | at most 2 |",
         during / before

@@ -10,6 +10,8 @@ use std::sync::Mutex;
 
 /// So many digests are remembered.
 const REMEMBERED: usize = 16;
+/// Rows gather up to so many bytes before they are hashed: BLAKE3 is several times faster on long input.
+const GATHERED: usize = 64 << 10;
 
 /// A digest of all rows as an entry left them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +50,7 @@ impl Digests {
 /// node does not wait for it.
 pub fn take(view: &dyn View, index: u64, stop: &dyn Fn() -> bool) -> Result<Option<Digest>> {
     let mut hasher = blake3::Hasher::new();
+    let mut gathered = Vec::with_capacity(2 * GATHERED);
     let mut rows = 0;
     let mut stopped = false;
     view.scan(&[], &keys::end(), &mut |row, value| {
@@ -59,11 +62,16 @@ pub fn take(view: &dyn View, index: u64, stop: &dyn Fn() -> bool) -> Result<Opti
             return ControlFlow::Continue(());
         }
         for part in [row, value] {
-            hasher.update(&(part.len() as u32).to_be_bytes());
-            hasher.update(part);
+            gathered.extend_from_slice(&(part.len() as u32).to_be_bytes());
+            gathered.extend_from_slice(part);
+        }
+        if gathered.len() >= GATHERED {
+            hasher.update(&gathered);
+            gathered.clear();
         }
         rows += 1;
         ControlFlow::Continue(())
     })?;
+    hasher.update(&gathered);
     Ok((!stopped).then(|| Digest { index, hash: hasher.finalize().to_hex().to_string(), rows }))
 }

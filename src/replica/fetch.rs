@@ -3,7 +3,7 @@
 
 use super::copies::{Fetch, SnapshotName};
 use super::shared::lock;
-use super::snapshot::{self, Chunk};
+use super::snapshot::Packed;
 use super::transport::Wire;
 use crate::error::{Error, Kind, Result};
 use crate::store::state::Building;
@@ -88,7 +88,7 @@ fn read_chunks(
     from: u64,
     name: SnapshotName,
     wire: &Arc<dyn Wire>,
-    sender: &SyncSender<Result<Chunk>>,
+    sender: &SyncSender<Result<Packed>>,
     stop: &dyn Fn() -> bool,
 ) {
     let mut after = Vec::new();
@@ -111,13 +111,13 @@ fn read_chunk(
     after: &[u8],
     wire: &Arc<dyn Wire>,
     stop: &dyn Fn() -> bool,
-) -> Result<Chunk> {
+) -> Result<Packed> {
     let began = Instant::now();
     loop {
         if stop() {
             return Err(Error::new(Kind::Unreachable, "another snapshot is wanted"));
         }
-        let chunk = wire.pull(from, name, Some(after)).and_then(|bytes| snapshot::decode(&bytes));
+        let chunk = wire.pull(from, name, Some(after)).and_then(Packed::open);
         match chunk {
             Ok(chunk) => return Ok(chunk),
             Err(error) if error.kind() == Kind::NotFound || began.elapsed() > PATIENCE => return Err(error),
@@ -128,7 +128,7 @@ fn read_chunk(
 }
 
 fn write_chunks<B: Building>(
-    receiver: &Receiver<Result<Chunk>>,
+    receiver: &Receiver<Result<Packed>>,
     building: &mut B,
     progress: &Progress,
 ) -> Result<()> {
@@ -137,10 +137,11 @@ fn write_chunks<B: Building>(
     loop {
         let lost = |_| Error::new(Kind::Unreachable, "the snapshot ended early");
         let chunk = receiver.recv().map_err(lost)??;
-        building.write(&chunk.rows)?;
-        copied.rows += chunk.rows.changes.len() as u64;
-        let size = |(row, value): &(Vec<u8>, Option<Vec<u8>>)| row.len() + value.as_ref().map_or(0, Vec::len);
-        copied.bytes += chunk.rows.changes.iter().map(size).sum::<usize>() as u64;
+        for (row, value) in chunk.rows() {
+            building.add(row, value)?;
+        }
+        copied.rows += chunk.count;
+        copied.bytes += chunk.size;
         copied.total = chunk.bytes.max(copied.bytes);
         progress.set(copied.clone());
         if chunk.last {

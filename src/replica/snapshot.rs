@@ -18,6 +18,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 pub const CHUNK_BYTES: usize = 2 << 20;
 const VERSION: u8 = 1;
 const LAST: u8 = 1;
+/// Bytes before the rows, and behind them.
+const HEADER: usize = 2 + 8 + 8;
+const CHECKSUM: usize = 4;
 
 /// The snapshots that this member holds for others, by id.
 #[derive(Default)]
@@ -225,36 +228,69 @@ fn check_record(value: &[u8]) -> Result<()> {
     Err(Error::new(Kind::Damaged, "a stored value does not match its checksum"))
 }
 
-/// Decodes a chunk. Errors: `Damaged` if it was changed on its way, or has another form.
+/// Decodes a chunk. Errors as [`Packed::open`].
 pub fn decode(chunk: &[u8]) -> Result<Chunk> {
-    let damaged = |what: &str| Error::new(Kind::Damaged, format!("a chunk of a snapshot {what}"));
-    let (body, checksum) = chunk.split_last_chunk::<4>().ok_or_else(|| damaged("is too short"))?;
-    if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
-        return Err(damaged("does not match its checksum"));
+    let packed = Packed::open(chunk.to_vec())?;
+    let mut rows = Batch::default();
+    packed.rows().for_each(|(row, value)| rows.put(row.to_vec(), value.to_vec()));
+    let Packed { end, last, keys, bytes, .. } = packed;
+    Ok(Chunk { rows, end, last, keys, bytes })
+}
+
+/// A chunk whose rows still lie where they arrived.
+#[derive(Debug)]
+pub struct Packed {
+    chunk: Vec<u8>,
+    /// How many rows.
+    pub count: u64,
+    /// Bytes of these rows.
+    pub size: u64,
+    /// As in [`Chunk`].
+    pub end: Option<Vec<u8>>,
+    /// As in [`Chunk`].
+    pub last: bool,
+    /// As in [`Chunk`].
+    pub keys: u64,
+    /// As in [`Chunk`].
+    pub bytes: u64,
+}
+
+impl Packed {
+    /// Takes a chunk as it came over the wire. Errors: `Damaged` if it was changed on its way, or has another form.
+    pub fn open(chunk: Vec<u8>) -> Result<Packed> {
+        let damaged = |what: &str| Error::new(Kind::Damaged, format!("a chunk of a snapshot {what}"));
+        let (body, checksum) = chunk.split_last_chunk::<4>().ok_or_else(|| damaged("is too short"))?;
+        if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
+            return Err(damaged("does not match its checksum"));
+        }
+        let short = || damaged("ends early");
+        let ([version, flags], rest) = body.split_first_chunk::<2>().ok_or_else(short)?;
+        if *version != VERSION {
+            return Err(damaged("has a version that is not known"));
+        }
+        let (keys, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+        let (bytes, mut rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+        let (keys, bytes, last) = (u64::from_be_bytes(*keys), u64::from_be_bytes(*bytes), flags & LAST != 0);
+        let (mut count, mut size, mut end) = (0, 0, None);
+        while !rest.is_empty() {
+            let row = part(&mut rest).ok_or_else(short)?;
+            let value = part(&mut rest).ok_or_else(short)?;
+            count += 1;
+            size += (row.len() + value.len()) as u64;
+            end = Some(row);
+        }
+        let end = end.map(<[u8]>::to_vec);
+        if end.is_none() && !last {
+            return Err(damaged("holds nothing and is not the last"));
+        }
+        Ok(Packed { chunk, count, size, end, last, keys, bytes })
     }
-    let short = || damaged("ends early");
-    let ([version, flags], rest) = body.split_first_chunk::<2>().ok_or_else(short)?;
-    if *version != VERSION {
-        return Err(damaged("has a version that is not known"));
+
+    /// Its rows and their values, in order.
+    pub fn rows(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = &self.chunk[HEADER..self.chunk.len() - CHECKSUM];
+        std::iter::from_fn(move || Some((part(&mut rest)?, part(&mut rest)?)))
     }
-    let (keys, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
-    let (bytes, mut rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
-    let mut decoded = Chunk {
-        last: flags & LAST != 0,
-        keys: u64::from_be_bytes(*keys),
-        bytes: u64::from_be_bytes(*bytes),
-        ..Chunk::default()
-    };
-    while !rest.is_empty() {
-        let row = part(&mut rest).ok_or_else(short)?;
-        let value = part(&mut rest).ok_or_else(short)?;
-        decoded.rows.put(row.to_vec(), value.to_vec());
-    }
-    decoded.end = decoded.rows.changes.last().map(|(row, _)| row.clone());
-    if decoded.end.is_none() && !decoded.last {
-        return Err(damaged("holds nothing and is not the last"));
-    }
-    Ok(decoded)
 }
 
 fn part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {

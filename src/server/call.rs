@@ -5,6 +5,7 @@ use crate::cluster::view::Problem;
 use crate::error::{Error, Kind, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::io::Read as _;
 use std::time::Duration;
 
 /// The longest answer that is read: a chunk of a snapshot with one large row.
@@ -99,6 +100,17 @@ fn stranger(address: &str) -> Error {
     Error::new(Kind::Unreachable, format!("what answers at {address} is not a catstore node"))
 }
 
+/// Reads a body into room that is made once if the answer says how long it is: a chunk of a snapshot is long.
+fn read_body(body: &mut ureq::Body) -> std::result::Result<Vec<u8>, ureq::Error> {
+    let length = body.content_length().filter(|length| *length <= LARGEST);
+    let mut reader = body.with_config().limit(LARGEST).reader();
+    let mut bytes = vec![0; length.unwrap_or_default() as usize];
+    reader.read_exact(&mut bytes)?;
+    // Behind that there is nothing; reading the end of it gives the connection back.
+    reader.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn read_bytes(
     answer: std::result::Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     address: &str,
@@ -107,7 +119,7 @@ fn read_bytes(
         |error: ureq::Error| Error::new(Kind::Unreachable, format!("{address} does not answer")).cause(error);
     let mut answer = answer.map_err(unreachable)?;
     let status = answer.status();
-    let body = answer.body_mut().with_config().limit(LARGEST).read_to_vec().map_err(unreachable)?;
+    let body = read_body(answer.body_mut()).map_err(unreachable)?;
     if status.is_success() {
         return Ok(body);
     }

@@ -3,6 +3,7 @@
 use super::errand::Errand;
 use super::forward::{self, Seat};
 use super::owner::does_not_lead;
+use super::site::Site;
 use crate::error::{Error, Kind, Result};
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -13,6 +14,9 @@ use std::time::{Duration, Instant};
 const MOMENT: Duration = Duration::from_secs(1);
 /// A leader that does not answer is asked again after this time, unless another one leads by then.
 const HOLD_OFF: Duration = Duration::from_millis(200);
+
+/// Where all members of a group are dead the routes are given so long to be found old.
+pub(super) const DOUBT: Duration = Duration::from_secs(1);
 
 /// What is waited for between two looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,8 @@ pub(super) struct Course {
     denied: Vec<u32>,
     /// True if that is why the last attempt came to nothing.
     homeless: bool,
+    /// Since when all members of the group are dead.
+    dead_since: Option<Instant>,
     /// What was waited for last, and how often.
     pauses: (Wait, u32),
     seat: Option<Rc<Seat>>,
@@ -85,6 +91,7 @@ impl Course {
             last: None,
             denied: Vec::new(),
             homeless: false,
+            dead_since: None,
             pauses: (Wait::Leader, 0),
             seat: None,
         }
@@ -102,7 +109,7 @@ impl Course {
     pub(super) fn turn_to(&mut self, group: u32) {
         if self.group != group {
             self.group = group;
-            self.silent = None;
+            (self.silent, self.dead_since) = (None, None);
             self.begin_round();
         }
     }
@@ -139,6 +146,12 @@ impl Course {
     /// True if `group` has said that it does not own the slot, since it was last waited.
     pub(super) fn is_denied(&self, group: u32) -> bool {
         self.denied.contains(&group)
+    }
+
+    /// True if all members of the group have been dead for a moment only, and there are other groups.
+    pub(super) fn is_doubtful(&mut self, site: &Site) -> bool {
+        let since = *self.dead_since.get_or_insert_with(Instant::now);
+        site.view().groups.len() > 1 && since.elapsed() < DOUBT
     }
 
     /// The next pause, if it is for `wait`.

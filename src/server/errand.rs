@@ -240,11 +240,20 @@ impl<'a> Errand<'a> {
             course.deny();
             return Ok(Way::Nobody);
         }
-        if course.all_dead {
+        if course.all_dead && !self.may_be_old(course) {
             return Err(course.last.take().unwrap_or_else(|| site.no_leader(group)));
         }
         course.begin_round();
         Ok(Way::Nobody)
+    }
+
+    /// True while it may be the routes that are dead: a group that has given all its slots away ends. Asks for newer ones.
+    fn may_be_old(&self, course: &mut Course) -> bool {
+        if course.hops > 0 || matches!(self.aim, Aim::Group(_)) || !course.is_doubtful(&self.door.site) {
+            return false;
+        }
+        news::ask(self.door, None);
+        true
     }
 
     async fn send(&self, course: &mut Course, target: &Target) -> Result<Sent> {

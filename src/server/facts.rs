@@ -35,7 +35,7 @@ struct Described<'a> {
     failure: Option<String>,
     masters: &'a [String],
     heartbeat: serde_json::Value,
-    moving: serde_json::Value,
+    mover: serde_json::Value,
 }
 
 /// Opens the worker if it was closed, and describes it.
@@ -62,7 +62,7 @@ pub(crate) async fn worker(door: &Door, index: Option<u32>) -> Result<HttpRespon
         failure: worker.node.obstacle().map(|error| error.to_string()),
         masters: &worker.masters,
         heartbeat: worker.beat.describe(),
-        moving: worker.moving.describe(),
+        mover: worker.moving.describe(),
     };
     Ok(respond::json(&document, true))
 }

@@ -182,6 +182,37 @@ fn a_group_that_is_not_known_yet_is_waited_for() {
 }
 
 #[test]
+fn a_group_that_has_ended_is_left_for_the_one_that_took_its_slots() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let both: Arc<Mutex<Vec<String>>> = Arc::default();
+    let known = both.clone();
+    let (two, _) = scripted(move |request| match request {
+        _ if request.starts_with("GET /cluster") => {
+            document(&view(2, &known.lock().unwrap(), SlotTable::whole(1)))
+        }
+        _ if request.starts_with("GET /internal/list") => {
+            document(&json!({"keys": []})).replacen("\r\n", "\r\nCatstore-Slots: all\r\n", 1)
+        }
+        _ => CREATED.into(),
+    });
+    *both.lock().unwrap() = vec![gone, two];
+    for list in [false, true] {
+        let master = master(None);
+        master.site.learn(view(1, &both.lock().unwrap(), SlotTable::whole(0)));
+        match list {
+            true => assert_eq!(keys(&master.get("/kv", "")), (Vec::new(), None)),
+            false => assert_eq!(put(&master, "").status, 201),
+        }
+        // One that is only down is not waited for until the deadline.
+        master.site.learn(view(3, &both.lock().unwrap(), SlotTable::whole(0)));
+        let began = Instant::now();
+        let answer = master.get(if list { "/kv" } else { "/kv/A" }, "");
+        assert_eq!((answer.status, answer.word().as_str()), (503, "no_majority"), "{}", answer.body);
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+}
+
+#[test]
 fn a_slot_on_its_way_is_waited_for() {
     let mut asked = 0;
     let (one, seen) = scripted(move |_| {
@@ -457,13 +488,29 @@ fn a_source_lets_requests_wait_and_sends_them_on() {
     assert!(node.get("/internal/list?group=0", "Catstore-Forwarded: 1\r\n").body.contains("\"gave_to\":1"));
 }
 
-/// Writes and reads keys of its own through one node after the other until it is told to stop; returns how often.
+/// The version that an answer names.
+fn version(answer: &Answer) -> u64 {
+    let tag = answer.head.lines().find_map(|line| line.strip_prefix("etag: \"")?.strip_suffix('"'));
+    tag.unwrap_or_else(|| panic!("{} {}", answer.head, answer.body)).parse().unwrap()
+}
+
+/// Writes and reads keys of its own through one node after the other until it is told to stop; returns how often. Some
+/// writes are said twice, under one id.
 fn rounds(nodes: &[&Running], writer: usize, stop: &AtomicBool) -> usize {
     let mut round = 0;
     while !stop.load(Ordering::Relaxed) {
         let (key, node) = (format!("w{writer}-{}", round % 40), nodes[(round + writer) % nodes.len()]);
-        let written = node.get(&format!("/put/{key}/{round}"), "");
+        let id = match round % 2 {
+            0 => String::new(),
+            _ => format!("Catstore-Request-Id: {writer:032x}:{}\r\n", round + 1),
+        };
+        let path = format!("/put/{key}/{round}");
+        let written = node.get(&path, &id);
         assert_eq!(written.status, 200, "{key}: {}", written.body);
+        if !id.is_empty() {
+            let again = nodes[(round + writer + 1) % nodes.len()].get(&path, &id);
+            assert_eq!(version(&again), version(&written), "{key}: {}", again.body);
+        }
         let node = nodes[(round / 2) % nodes.len()];
         let read = node.get(&format!("/kv/{key}"), "");
         assert_eq!((read.status, read.body.as_str()), (200, round.to_string().as_str()), "{key}");

@@ -23,7 +23,9 @@ const FIRST_LEVEL: u64 = 10 << 20;
 /// The levels where tables may lie: LevelDB itself puts no new one above the first of them, and has none below the last.
 const LEVELS: std::ops::RangeInclusive<u32> = 2..=6;
 /// A table is written in pieces of so many bytes.
-const PIECE: usize = 512 << 10;
+const PIECE: usize = 1 << 20;
+/// Behind a piece the disk is left to others for this part of the time that it took.
+const PAUSE_PART: u32 = 2;
 const MANIFEST: &str = "MANIFEST-000001";
 /// The number of the first table.
 const FIRST_TABLE: u64 = 2;
@@ -127,22 +129,34 @@ fn write_tables(folder: &Path, tables: &Receiver<Table>) -> Result<Vec<Written>>
     Ok(written)
 }
 
-/// Writes a file in pieces and leaves the disk to others for as long as each of them took: whoever syncs a log meanwhile
-/// waits for one piece at most, and every other time for none.
+/// Writes a file in pieces and leaves the disk to others behind each of them: whoever syncs a log meanwhile waits for
+/// one piece at most. The next piece goes to the system's memory during the pause, which is none of the disk's business.
 fn write_gently(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         let mut file = File::create_new(path)?;
         let mut offset = 0;
+        let mut pause_ends = Instant::now();
         for piece in bytes.chunks(PIECE) {
-            let began = Instant::now();
             file.write_all(piece)?;
+            std::thread::sleep(pause_ends.saturating_duration_since(Instant::now()));
+            let began = Instant::now();
             write_back(&file, offset, piece.len())?;
+            pause_ends = Instant::now() + began.elapsed() / PAUSE_PART;
             offset += piece.len();
-            std::thread::sleep(began.elapsed());
         }
-        file.sync_all()
+        std::thread::sleep(pause_ends.saturating_duration_since(Instant::now()));
+        file.sync_all()?;
+        forget(&file);
+        Ok(())
     };
     write().map_err(|cause| files::system("write", path, cause))
+}
+
+/// Lets the system take back the memory in which it keeps a durable file: the next table is written in the same, and a
+/// copy pushes nothing out that readers use. It is advice: a system that does not take it loses nothing.
+fn forget(file: &File) {
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call takes no memory.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
 }
 
 /// Returns once that part of the file is on its way through the disk: the sync that makes it durable finds little to do.

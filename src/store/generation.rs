@@ -73,6 +73,15 @@ impl Building for LevelBuilding {
         Ok(())
     }
 
+    /// Without the copies of a batch: a snapshot has many rows.
+    fn add(&mut self, row: &[u8], value: &[u8]) -> Result<()> {
+        let Stage::Filling(bulk) = &mut self.stage else {
+            return Err(install::finished());
+        };
+        self.order.check_row(row)?;
+        bulk.add(row, value)
+    }
+
     fn finish(&mut self) -> Result<()> {
         let Stage::Filling(bulk) = std::mem::replace(&mut self.stage, Stage::Failed) else {
             return Err(install::finished());

@@ -47,11 +47,21 @@ pub(super) struct InOrder {
 
 impl InOrder {
     /// Errors: `Conflict`.
+    pub(super) fn check_row(&mut self, row: &[u8]) -> Result<()> {
+        if row <= &self.last[..] {
+            return Err(out_of_order());
+        }
+        self.last.clear();
+        self.last.extend_from_slice(row);
+        Ok(())
+    }
+
+    /// Errors: `Conflict`, and then no row counts.
     pub(super) fn check(&mut self, batch: &Batch) -> Result<()> {
         let mut last = &self.last;
         for (row, value) in &batch.changes {
             if row <= last || value.is_none() {
-                return Err(Error::new(Kind::Conflict, "the rows of a snapshot do not come in order"));
+                return Err(out_of_order());
             }
             last = row;
         }
@@ -60,6 +70,10 @@ impl InOrder {
         }
         Ok(())
     }
+}
+
+fn out_of_order() -> Error {
+    Error::new(Kind::Conflict, "the rows of a snapshot do not come in order")
 }
 
 /// Why a generation is not installed before it is finished.

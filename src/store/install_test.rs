@@ -57,8 +57,14 @@ fn follower(path: &Path) -> (Folder, Stores) {
 fn fill(building: &mut impl Building) {
     building.write(&counters(20, 2)).unwrap();
     for number in 0..50u8 {
+        let (row, value) = (keys::record(&[number]), vec![number; 100]);
+        // One way and the other, in turns.
+        if number % 2 == 0 {
+            building.add(&row, &value).unwrap();
+            continue;
+        }
         let mut batch = Batch::default();
-        batch.put(keys::record(&[number]), vec![number; 100]);
+        batch.put(row, value);
         building.write(&batch).unwrap();
     }
 }

@@ -26,6 +26,7 @@
 //! Left out: what commands mean and when entries are committed (`replica`).
 
 mod bulk;
+mod crc32c;
 mod current;
 #[cfg(test)]
 mod damage_test;

@@ -75,6 +75,13 @@ pub trait Building: Send {
     /// Errors: `Conflict` if they do not come in order, and as for [`State`].
     fn write(&mut self, batch: &Batch) -> Result<()>;
 
+    /// Adds one row, as [`Building::write`] does.
+    fn add(&mut self, row: &[u8], value: &[u8]) -> Result<()> {
+        let mut batch = Batch::default();
+        batch.put(row.to_vec(), value.to_vec());
+        self.write(&batch)
+    }
+
     /// Returns once everything written, and the generation's name, survives a power loss in tables. May take
     /// seconds: never call it on the replica's thread. Nothing is written afterwards.
     fn finish(&mut self) -> Result<()>;

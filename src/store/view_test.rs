@@ -51,7 +51,11 @@ fn fill<B: Building>(mut building: B, index: u64, value: &str) -> B {
             for wrong in [("n", Some("again")), ("m", Some("late")), ("o", None)] {
                 assert_eq!(building.write(&rows(&[wrong])).unwrap_err().kind(), Kind::Conflict);
             }
+            for wrong in ["m", "n"] {
+                assert_eq!(building.add(wrong.as_bytes(), b"late").unwrap_err().kind(), Kind::Conflict);
+            }
             building.finish()?;
+            assert_eq!(building.add(b"o", b"too late").unwrap_err().kind(), Kind::Conflict);
             Ok(building)
         });
         filled.join().unwrap().unwrap()

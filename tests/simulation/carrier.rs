@@ -100,7 +100,8 @@ impl Carriers {
             return Ok(());
         }
         let ordered = self.ordered.get(&id).cloned().unwrap_or_default();
-        let act = sight(sys, node, &ordered, carrier.rate).map(|sight| carrier.mover.next(&sight));
+        let act = sight(sys, node, &ordered, carrier.rate.filter(|_| sys.faults))
+            .map(|sight| carrier.mover.next(&sight));
         let Some(act) = act else { return Ok(()) };
         self.act(sys, workers, id, act)
     }
@@ -155,7 +156,8 @@ impl Carriers {
         let (Some(node), Some(carrier)) = (workers.node(id), self.carriers.get_mut(&id)) else {
             return Ok(());
         };
-        let step = sight(sys, node, &ordered, carrier.rate).and_then(|sight| carrier.mover.lost(&sight));
+        let step = sight(sys, node, &ordered, carrier.rate.filter(|_| sys.faults))
+            .and_then(|sight| carrier.mover.lost(&sight));
         step.map_or(Ok(()), |step| self.propose(sys, workers, id, step))
     }
 
@@ -184,6 +186,13 @@ impl Carriers {
         step: MoveStep,
     ) -> Result<(), String> {
         let place = Place::Worker(id);
+        if let MoveStep::Forget { .. } = step
+            && let Some(up) = workers.node(id).and_then(|node| node.up.as_ref())
+            && let Some(out) = &up.live().1.moves.outgoing
+        {
+            let withdrawn = out.phase == OutPhase::Done { withdrawn: true };
+            sys.count(if withdrawn { "move ended in vain" } else { "move finished" });
+        }
         count(sys, &step);
         if sys.bug == Bug::ReleaseOwned
             && matches!(step, MoveStep::Release { .. })
@@ -265,7 +274,9 @@ impl Carriers {
         let Some(carrier) = self.carriers.get_mut(&id) else { return Ok(()) };
         let Some(waits) = carrier.waits.take_if(|waits| waits.number == number) else { return Ok(()) };
         let ordered = self.ordered.get(&id).cloned().unwrap_or_default();
-        let Some(sight) = workers.node(id).and_then(|node| sight(sys, node, &ordered, carrier.rate)) else {
+        let Some(sight) =
+            workers.node(id).and_then(|node| sight(sys, node, &ordered, carrier.rate.filter(|_| sys.faults)))
+        else {
             return Ok(());
         };
         match (answer, waits.asked) {
@@ -307,7 +318,9 @@ impl Carriers {
             carrier.leaders.remove(&to);
         }
         let ordered = self.ordered.get(&id).cloned().unwrap_or_default();
-        if let Some(sight) = workers.node(id).and_then(|node| sight(sys, node, &ordered, carrier.rate)) {
+        if let Some(sight) =
+            workers.node(id).and_then(|node| sight(sys, node, &ordered, carrier.rate.filter(|_| sys.faults)))
+        {
             carrier.mover.failed(&sight);
         }
         self.look(sys, workers, id)

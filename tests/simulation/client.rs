@@ -379,6 +379,7 @@ impl Client {
                 ) {
                     return Err(format!("{request:?} was answered {reply:?}"));
                 }
+                count_moving(sys, &request);
                 see_versions(history, &request, &reply, (invoked, sys.now));
                 self.known = history.learn(&request, &reply)?.or(self.known);
                 history.add(invoked, returned, Did::Write(request, Some(reply)));
@@ -528,6 +529,23 @@ fn slot_of(question: &Question) -> Option<u16> {
         Question::List(..) | Question::Direct(_) => return None,
     };
     Some(slot(key))
+}
+
+/// Counts what is written to slots that are on their way.
+fn count_moving(sys: &mut System, request: &Request) {
+    let slot = slot_of(&Question::Write(request.clone()));
+    if !slot.is_some_and(|slot| sys.moving.values().any(|slots| slots.contains(slot))) {
+        return;
+    }
+    match &request.command {
+        Command::Batch(_) => sys.count("batch across a move"),
+        Command::Delete { .. } => sys.count("delete across a move"),
+        Command::Put(Put { ttl: Some(_), .. }) => sys.count("ttl across a move"),
+        _ => sys.count("put across a move"),
+    }
+    if request.id.is_some() {
+        sys.count("request id across a move");
+    }
 }
 
 /// Notes what versions an answered write shows.

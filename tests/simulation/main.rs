@@ -13,7 +13,6 @@ mod bug;
 mod carrier;
 mod checker;
 mod client;
-mod desk;
 mod event;
 mod forgery;
 mod group;

@@ -3,8 +3,11 @@
 use crate::event::{Death, Event, Place};
 use crate::system::{MS, SECOND};
 use crate::world::World;
+use catstore::cluster::directory::{Directory, DirectoryCommand, Rebalance};
 use catstore::cluster::moves::{Phase, SlotSet, Span};
 use catstore::cluster::slots::SLOTS;
+use catstore::replica::machine::Machine;
+use std::sync::Arc;
 
 /// What is to go wrong as soon as a move is in some phase.
 #[derive(Debug, Clone, Copy)]
@@ -29,20 +32,62 @@ enum How {
     IsCutOff,
 }
 
+/// So many of them wait at most.
+const STRIKES: usize = 4;
+
 const PHASES: [Phase; 6] =
     [Phase::Copy, Phase::Follow, Phase::Frozen, Phase::Given, Phase::Release, Phase::Withdraw];
 
 impl World {
-    /// Some slots of the group `from` are to move to another group.
+    /// Some slots of the group `from` are to move to another group; perhaps back again as soon as they are there.
     pub(super) fn move_slots(&mut self, from: u32) {
         let others: Vec<u32> = self.workers.ids().into_iter().filter(|group| *group != from).collect();
         if others.is_empty() {
             return;
         }
         let to = others[self.sys.random.up_to(others.len() - 1)];
-        let owned = self.operator.desk.table().of(from);
+        let Some(directory) = self.directory() else { return };
+        let (from, to, owned) = match directory.moves.values().next() {
+            // What is about to come goes back.
+            Some(order) if self.sys.one_in(3) => (order.to, order.from, order.slots.clone()),
+            _ => (from, to, directory.slots.of(from)),
+        };
         let slots = if self.sys.one_in(3) { owned } else { self.some_of(&owned) };
-        self.operator.desk.start(&mut self.sys, slots, from, to);
+        self.operator.order(&mut self.sys, DirectoryCommand::StartMove { from, to, slots });
+    }
+
+    /// What the masters agree on, as the one that leads knows it.
+    pub fn directory(&self) -> Option<Arc<Directory>> {
+        let leader = self.masters.leader()?;
+        self.masters.nodes.get(&leader)?.up.as_ref().map(|up| up.member.machine().publish())
+    }
+
+    /// A group is to give all its slots away, or not after all.
+    pub(super) fn drain(&mut self, group: u32) {
+        let Some(directory) = self.directory() else { return };
+        let draining = self.workers.ids().into_iter().find(|group| directory.group(*group).draining);
+        let (group, undo) = match draining {
+            Some(draining) if self.sys.one_in(2) => (draining, true),
+            Some(_) => return,
+            None => (group, false),
+        };
+        self.operator.order(&mut self.sys, DirectoryCommand::DrainGroup { group, undo });
+        if self.sys.one_in(2) {
+            self.rebalance();
+        }
+    }
+
+    /// Each group is to get its share, perhaps on fewer disks than before.
+    pub(super) fn rebalance(&mut self) {
+        let wish = Rebalance { accept_fewer_copies: self.sys.one_in(2) };
+        self.operator.order(&mut self.sys, DirectoryCommand::Rebalance(Some(wish)));
+    }
+
+    /// A worker founds another group, if there are few.
+    pub(super) fn found_group(&mut self) {
+        if self.workers.ids().len() < 3 && self.operator.joining() == 0 {
+            self.operator.join(&mut self.sys, None, None);
+        }
     }
 
     /// Slots of a set that lie within a part of all slots.
@@ -56,10 +101,11 @@ impl World {
 
     /// Some move is called off.
     pub(super) fn cancel_move(&mut self) {
-        let ids: Vec<u64> = self.operator.desk.orders().map(|order| order.id).collect();
+        let Some(directory) = self.directory() else { return };
+        let ids: Vec<u64> = directory.moves.keys().copied().collect();
         if !ids.is_empty() {
             let id = ids[self.sys.random.up_to(ids.len() - 1)];
-            self.operator.desk.cancel(&mut self.sys, id);
+            self.operator.order(&mut self.sys, DirectoryCommand::CancelMove { id });
         }
     }
 
@@ -76,17 +122,18 @@ impl World {
             1 => How::Dies(Death::Power),
             _ => How::IsCutOff,
         };
-        self.strike = Some(Strike { phase, whom, how });
+        if self.strikes.len() < STRIKES {
+            self.strikes.push(Strike { phase, whom, how });
+        }
     }
 
     /// Looks whether the move of this worker's group is where somebody is to be lost.
     pub(super) fn strike_in_time(&mut self, worker: u64) {
-        let Some(strike) = self.strike.filter(|_| self.sys.faults) else { return };
-        let Some(node) = self.workers.node(worker) else { return };
-        let Some(facts) = self.carriers.facts(node).filter(|facts| facts.phase == strike.phase) else {
-            return;
-        };
-        let _ = facts;
+        let Some(node) = self.workers.node(worker).filter(|_| self.sys.faults) else { return };
+        let Some(facts) = self.carriers.facts(node) else { return };
+        let fits = |strike: &Strike| strike.phase == facts.phase;
+        let Some(position) = self.strikes.iter().position(fits) else { return };
+        let strike = self.strikes[position];
         let to = node.up.as_ref().and_then(|up| Some(up.live().1.moves.outgoing.as_ref()?.to));
         let lost: Vec<Place> = match strike.whom {
             Whom::Source => vec![Place::Worker(worker)],
@@ -99,7 +146,7 @@ impl World {
         if lost.is_empty() {
             return;
         }
-        self.strike = None;
+        self.strikes.remove(position);
         self.sys.count(name(strike.phase, strike.whom));
         let until = self.sys.now + self.sys.between(300 * MS, 6 * SECOND);
         for place in lost {

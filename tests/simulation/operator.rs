@@ -1,8 +1,7 @@
 //! Who looks after the cluster: workers and masters that join, are lost, and replaced; heartbeats and the views that
 //! come back; masters that declare who is dead. Everything goes through the directory.
 
-use crate::carrier::Carriers;
-use crate::desk::Desk;
+use crate::carrier::{Carriers, Ordered};
 use crate::event::{Answer, Caller, Event, Place, Question};
 use crate::group::Group;
 use crate::node::Node;
@@ -11,6 +10,7 @@ use crate::system::{MS, SECOND, System};
 use crate::workers::Workers;
 use catstore::cluster::directory::{Directory, DirectoryCommand, DirectoryReply, Heard, WorkerEntry};
 use catstore::cluster::membership::{index_of, raft_id, wanted};
+use catstore::cluster::planning;
 use catstore::cluster::slots::SlotTable;
 use catstore::cluster::view::{RegisterMasterRequest, RegisterRequest, WorkerFacts, needs_vote};
 use catstore::replica::core::Role;
@@ -36,6 +36,8 @@ enum Task {
     Again { place: Place, life: u64, command: DirectoryCommand },
     /// A lost master is removed.
     RemoveMaster { index: u32 },
+    /// Something about moves is wanted, if it is possible.
+    Order { command: DirectoryCommand },
 }
 
 /// What masters and operator know.
@@ -50,8 +52,8 @@ pub struct Operator {
     dead_after: u64,
     /// After so many bytes workers flush, and cut their log.
     sizes: (u64, u64),
-    /// What moves.
-    pub desk: Desk,
+    /// True if slots move by themselves until each group has its share.
+    rebalance: bool,
 }
 
 impl Operator {
@@ -64,7 +66,7 @@ impl Operator {
             missed: BTreeMap::new(),
             dead_after,
             sizes,
-            desk: Desk::default(),
+            rebalance: false,
         }
     }
 
@@ -101,8 +103,9 @@ impl Operator {
         workers: &mut Workers,
         table: &SlotTable,
     ) -> Result<(), String> {
+        self.rebalance = sys.one_in(2);
         directory.slots = table.clone();
-        self.desk.begin(table);
+        directory.settings.rebalance = self.rebalance;
         directory.next_index = groups.len() as u32;
         for group in groups {
             let uuid = format!("f{group}");
@@ -143,9 +146,14 @@ impl Operator {
         self.begin(sys, Task::RemoveMaster { index });
     }
 
+    /// Something about moves is wanted of the masters.
+    pub fn order(&mut self, sys: &mut System, command: DirectoryCommand) {
+        self.begin(sys, Task::Order { command });
+    }
+
     /// True if nobody is joining or being replaced.
     pub fn is_idle(&self) -> bool {
-        self.tasks.values().all(|task| matches!(task, Task::Again { .. }))
+        self.tasks.values().all(|task| matches!(task, Task::Again { .. } | Task::Order { .. }))
     }
 
     /// How many workers are on their way.
@@ -190,6 +198,11 @@ impl Operator {
         }
         let master = leaders[sys.random.up_to(leaders.len() - 1)];
         let Some(node) = masters.nodes.get_mut(&master) else { return Ok(()) };
+        if is_void(&task, node) {
+            // The group that it was to join has gone.
+            self.tasks.remove(&number);
+            return Ok(());
+        }
         if let Some(command) = self.command(sys, &task, node) {
             node.question(sys, Caller::Operator(number), Question::Direct(Box::new(command)))?;
         }
@@ -234,7 +247,7 @@ impl Operator {
             Task::RemoveMaster { index } => {
                 DirectoryCommand::RemoveMaster { index: *index, alive: Vec::new() }
             }
-            Task::Again { command, .. } => command.clone(),
+            Task::Again { command, .. } | Task::Order { command } => command.clone(),
         })
     }
 
@@ -271,6 +284,9 @@ impl Operator {
                 }
                 let slots = SlotTable::from_ranges(slots)?;
                 let rows = keyspace::founding_rows(&slots).map_err(|error| error.to_string())?;
+                if found && group == index {
+                    sys.count("group founded");
+                }
                 workers.found(group);
                 workers.group_mut(group).add(sys, index, uuid.clone(), &rows, found, self.sizes);
                 sys.after(SECOND, Event::Heartbeat(Place::Worker(raft_id(index))));
@@ -290,6 +306,18 @@ impl Operator {
             (Task::RemoveMaster { .. }, DirectoryReply::Done) => {
                 self.tasks.remove(&number);
                 sys.count("master removed");
+            }
+            (Task::Order { command }, reply) => {
+                self.tasks.remove(&number);
+                if !matches!(reply, DirectoryReply::Refused { .. }) {
+                    sys.count(match command {
+                        DirectoryCommand::StartMove { .. } => "move ordered",
+                        DirectoryCommand::CancelMove { .. } => "move called off",
+                        DirectoryCommand::DrainGroup { undo: false, .. } => "group to be drained",
+                        DirectoryCommand::Rebalance(_) => "rebalance asked for",
+                        _ => "drain undone",
+                    });
+                }
             }
             (Task::Again { place, .. }, DirectoryReply::Refused { .. }) => {
                 // It was removed for good while it was away.
@@ -335,9 +363,6 @@ impl Operator {
         let group = teller.group;
         let (Some(facts), Some(index)) = (facts(teller, carriers), index_of(id)) else { return };
         let run = teller.up.as_ref().map_or(0, |up| up.own.run);
-        if leads {
-            self.desk.hear(sys, &facts);
-        }
         self.heard.insert((at, index), (sys.now, facts));
         let life = teller.life;
         let view = directory.view();
@@ -370,7 +395,9 @@ impl Operator {
             self.once(sys, Task::Again { place: worker, life, command });
         }
         let wanted = wanted(&view, group);
-        let ordered = self.desk.ordered(group);
+        let order = view.moves.iter().find(|order| order.from == group).cloned();
+        let ordered = Ordered { order, next_move: view.next_move };
+        let several = workers.groups().len() > 1;
         for delay in sys.send(master, worker) {
             // Now and then a view comes late, behind newer ones.
             let late = if sys.faults && sys.one_in(6) { sys.between(0, 6 * SECOND) } else { 0 };
@@ -378,7 +405,7 @@ impl Operator {
                 sys.count("view delivered late");
             }
             sys.after(delay + late, Event::Want(worker, life, wanted.clone()));
-            if let Some(ordered) = &ordered {
+            if several {
                 sys.after(delay + late, Event::Ordered(id, ordered.clone()));
             }
         }
@@ -394,7 +421,12 @@ impl Operator {
     }
 
     /// What masters do once a second.
-    pub fn duty(&mut self, sys: &mut System, masters: &mut Group<DirectoryMachine>) -> Result<(), String> {
+    pub fn duty(
+        &mut self,
+        sys: &mut System,
+        masters: &mut Group<DirectoryMachine>,
+        several: bool,
+    ) -> Result<(), String> {
         sys.after(SECOND, Event::Duty);
         for id in masters.running() {
             self.register_master(sys, id, masters);
@@ -405,14 +437,30 @@ impl Operator {
             }
             let directory = up.member.machine().publish();
             let active = up.member.core().active(node.clock.ms(sys.now));
-            for command in self.changes(sys, id, &directory, &active) {
-                if let Some(node) = masters.nodes.get_mut(&id) {
+            let mut commands = self.changes(sys, id, &directory, &active);
+            let changes = commands.len();
+            if several {
+                commands.extend(self.moves(sys, id, &directory));
+            }
+            for (place, command) in commands.into_iter().enumerate() {
+                if place < changes {
                     sys.count("fitness to vote changed");
+                } else if let DirectoryCommand::StartMove { .. } = command {
+                    sys.count("move planned by the masters");
+                }
+                if let Some(node) = masters.nodes.get_mut(&id) {
                     node.question(sys, Caller::Operator(0), Question::Direct(Box::new(command)))?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// What the masters order and note about moves.
+    fn moves(&self, sys: &System, master: u64, directory: &Directory) -> Vec<DirectoryCommand> {
+        let own = self.heard.range((master, 0)..=(master, u32::MAX));
+        let beats = own.map(|(_, (at, facts))| (facts, sys.now - at < ALIVE));
+        planning::commands(directory, &planning::hear(directory, beats))
     }
 
     /// A master whose run the directory does not know says so.
@@ -486,6 +534,13 @@ fn stop(sys: &mut System, place: Place, masters: &mut Group<DirectoryMachine>, w
         }
         Place::Client(_) => {}
     }
+}
+
+/// True if a worker was to join a group that was dissolved.
+fn is_void(task: &Task, master: &Node<DirectoryMachine>) -> bool {
+    let Task::Join { group: Some(group), .. } = task else { return false };
+    let directory = master.up.as_ref().map(|up| up.member.machine().publish());
+    directory.is_some_and(|directory| directory.group(*group).dissolved)
 }
 
 fn is_alive(masters: &Group<DirectoryMachine>, place: Place, life: u64) -> bool {

@@ -3,7 +3,8 @@
 
 use crate::group::Group;
 use crate::workers::Workers;
-use catstore::cluster::slots::{SLOTS, SlotTable, slot};
+use catstore::cluster::directory::Directory;
+use catstore::cluster::slots::{SLOTS, slot};
 use catstore::replica::keyspace::{Keyspace, Published};
 use catstore::store::keys;
 use catstore::store::record;
@@ -12,9 +13,11 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// Each slot has one owner at the end, the one that the masters name. Errors: one has none, two, or another.
-pub fn one_owner_per_slot(workers: &Workers, table: &SlotTable) -> Result<(), String> {
+pub fn one_owner_per_slot(workers: &Workers, directory: &Directory) -> Result<(), String> {
+    let table = &directory.slots;
     let mut owners: BTreeMap<u16, u32> = BTreeMap::new();
-    for (id, group) in workers.groups() {
+    let dissolved = |id: u32| directory.group(id).dissolved;
+    for (id, group) in workers.groups().iter().filter(|(id, _)| !dissolved(**id)) {
         let (_, published) = live(group)?;
         for range in published.slots.ranges() {
             if let Some(slot) = (range.first..=range.last).find(|slot| owners.insert(*slot, *id).is_some()) {

@@ -2,6 +2,7 @@
 
 use crate::bug::Bug;
 use crate::event::{Event, Place};
+use catstore::cluster::moves::SlotSet;
 use catstore::store::doubles::Random;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -73,6 +74,8 @@ pub struct System {
     pub faults: bool,
     /// The highest version that each group acknowledged, or that was read there.
     acknowledged: BTreeMap<u32, u64>,
+    /// Slots that are on their way from each group, as its members were told last.
+    pub moving: BTreeMap<u32, SlotSet>,
     /// True if some values have a time to live.
     pub ttl: bool,
     /// Members lose power with such a chance (one in so many) after they voted; 0 never.
@@ -97,6 +100,7 @@ impl System {
             events: 0,
             faults: true,
             acknowledged: BTreeMap::new(),
+            moving: BTreeMap::new(),
             ttl: true,
             power_after_vote: 0,
             in_flight: 1,

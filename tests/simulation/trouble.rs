@@ -70,6 +70,12 @@ pub enum Trouble {
     CancelMove,
     /// Somebody is lost in the middle of a move.
     StrikeMove,
+    /// A group is to give all its slots away, or not after all.
+    Drain,
+    /// A worker founds a group.
+    FoundGroup,
+    /// Each group is to get its share.
+    Share,
 }
 
 use Trouble::*;
@@ -266,8 +272,11 @@ const MOVES: Theme = Theme {
     name: "moves",
     weights: &[
         (14, MoveSlots),
-        (3, CancelMove),
-        (12, StrikeMove),
+        (5, CancelMove),
+        (14, StrikeMove),
+        (2, Drain),
+        (3, FoundGroup),
+        (1, Share),
         (4, Kill),
         (3, Power),
         (1, PowerAll),
@@ -332,6 +341,18 @@ impl World {
         match trouble {
             MoveSlots => {
                 self.move_slots(group);
+                Ok(())
+            }
+            Drain => {
+                self.drain(group);
+                Ok(())
+            }
+            Share => {
+                self.rebalance();
+                Ok(())
+            }
+            FoundGroup => {
+                self.found_group();
                 Ok(())
             }
             StrikeMove => {

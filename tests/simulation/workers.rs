@@ -36,9 +36,10 @@ impl Workers {
         self.groups.values_mut()
     }
 
-    /// The ids of the groups that have members.
+    /// The ids of the groups that have members that may run.
     pub fn ids(&self) -> Vec<u32> {
-        self.groups.iter().filter(|(_, group)| !group.nodes.is_empty()).map(|(id, _)| *id).collect()
+        let there = |group: &Group<Keyspace>| group.nodes.values().any(|node| !node.gone);
+        self.groups.iter().filter(|(_, group)| there(group)).map(|(id, _)| *id).collect()
     }
 
     /// The group `id`; the first one if there is none such.

@@ -53,7 +53,7 @@ pub struct World {
     /// What carries out moves.
     pub carriers: Carriers,
     /// What is to go wrong in the middle of a move.
-    pub strike: Option<Strike>,
+    pub strikes: Vec<Strike>,
     owners: Owners,
     lister: Lister,
     clients: Vec<Client>,
@@ -114,7 +114,7 @@ impl World {
             most_workers,
             plots: BTreeMap::new(),
             carriers: Carriers::default(),
-            strike: None,
+            strikes: Vec::new(),
             owners: Owners::default(),
             lister: Lister::default(),
             clients: Vec::new(),
@@ -147,8 +147,8 @@ impl World {
 
     /// The worker whose move may have gone on by this event, if somebody waits for that.
     fn mover_of(&self, event: &Event) -> Option<u64> {
-        self.strike?;
         match event {
+            _ if self.strikes.is_empty() => None,
             Event::Finish(Place::Worker(worker), _) | Event::Answer(Caller::Mover { worker, .. }, _) => {
                 Some(*worker)
             }
@@ -235,7 +235,7 @@ impl World {
             let masters = self.masters.running();
             let master = (!masters.is_empty()).then(|| masters[self.sys.random.up_to(masters.len() - 1)]);
             let up = master.and_then(|master| self.masters.nodes.get(&master)?.up.as_ref());
-            table = up.map(|_| Arc::new(self.operator.desk.table().clone()));
+            table = up.map(|up| Arc::new(up.member.machine().publish().slots.clone()));
         }
         Atlas { groups, table }
     }
@@ -293,6 +293,11 @@ impl World {
                 Place::Client(_) => Ok(()),
             },
             Event::Ordered(worker, ordered) => {
+                if let Some(group) = workers.group_of(worker) {
+                    let unswitched = ordered.order.as_ref().filter(|order| !order.switched);
+                    let slots = unswitched.map(|order| order.slots.clone()).unwrap_or_default();
+                    sys.moving.insert(group, slots);
+                }
                 carriers.hear(worker, ordered);
                 carriers.look(sys, workers, worker)
             }
@@ -339,7 +344,7 @@ impl World {
             Event::Answer(Caller::Lister { group, attempt }, answer) => {
                 lister.answer(sys, workers, history, (group, attempt), answer)
             }
-            Event::Duty => operator.duty(sys, masters),
+            Event::Duty => operator.duty(sys, masters, workers.groups().len() > 1),
             Event::Again(task) => operator.again(sys, task, masters),
             Event::ComeBack(id) => self.come_back(id),
             Event::Trouble => self.trouble(),
@@ -382,7 +387,17 @@ impl World {
             return Err(format!("the operator is not done: {}", self.operator.pending()));
         }
         agree(&self.masters, &wanted_masters(&directory), "masters")?;
+        let mut drained = 0;
         for (id, group) in self.workers.groups() {
+            if directory.group(*id).dissolved {
+                gone(group)?;
+                drained += 1;
+                continue;
+            }
+            let waits = directory.slots.count(*id) > 0;
+            if directory.group(*id).draining && !waits {
+                return Err(format!("group {id} is drained, and is not dissolved at the end"));
+            }
             agree(group, &wanted(&directory.view(), *id), &format!("workers of group {id}"))?;
             let leader = group.leader().map(|leader| &group.nodes[&leader]);
             let counters =
@@ -397,14 +412,16 @@ impl World {
             }
         }
         if self.several() {
-            if let Some(order) = self.operator.desk.orders().next() {
+            if let Some(order) = directory.moves.values().next() {
                 return Err(format!("a move has not come to its end: {order:?}"));
             }
-            residue::one_owner_per_slot(&self.workers, self.operator.desk.table())?;
-            self.workers.groups().values().try_for_each(residue::nothing_left)?;
+            residue::one_owner_per_slot(&self.workers, &directory)?;
+            let live = self.workers.groups().values().filter(|group| !directory.group(group.id).dissolved);
+            live.into_iter().try_for_each(residue::nothing_left)?;
             self.lister.judge(self.sys.now)?;
             self.history.lists_are_full()?;
         }
+        (0..drained).for_each(|_| self.sys.count("group drained"));
         self.history.versions_grow()?;
         let given_up = self.history.check(keys::KEYS)?;
         (0..given_up).for_each(|_| self.sys.count("history too hard to check"));
@@ -421,6 +438,16 @@ fn calm<M: Subject>(sys: &mut System, group: &mut Group<M>) {
         node.slow_disk = (0, 0);
         let soon = sys.between(0, 2000) * MS;
         sys.after(soon, Event::Start(M::place(node.id)));
+    }
+}
+
+/// Nobody is left of a group that was dissolved.
+fn gone<M: Subject>(group: &Group<M>) -> Result<(), String> {
+    match group.running().first() {
+        Some(left) => {
+            Err(format!("worker {left} of group {} runs at the end, which was dissolved", group.id))
+        }
+        None => Ok(()),
     }
 }
 
