@@ -334,7 +334,7 @@ impl Mover {
     }
 
     /// The copy is complete, and the target has the changes below `next`.
-    fn drain(&mut self, sight: &Sight<'_>, out: &Outgoing, next: u64) -> Act {
+    fn drain(&mut self, out: &Outgoing, next: u64) -> Act {
         if next > out.next || next < out.first {
             return Act::Propose(again(out));
         }
