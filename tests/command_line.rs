@@ -287,7 +287,8 @@ fn what_comes_later_is_absent() {
     for arguments in [
         vec!["bench"],
         vec!["verify"],
-        vec!["master", "--recover", "3000"],
+        vec!["master", "--yes"],
+        vec!["master", "--recover", "3001", "--join", "3000"],
         vec!["worker", "3001", "--reserve", "1"],
         vec!["get", "A", "--resume"],
         vec!["put-file", "A", "b", "--resume"],

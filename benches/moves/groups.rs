@@ -2,7 +2,7 @@
 
 use crate::common::{Home, Node, pause};
 use crate::shares;
-use catstore::client::{Client, GetOptions, PutOptions};
+use catstore::client::{Client, PutOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -57,7 +57,7 @@ fn run(port: u16, seconds: Duration) -> f64 {
                     let key = format!("key{at}");
                     match at % 2 {
                         0 => drop(client.put(&key, [b'v'; 100], PutOptions::default()).expect("a write")),
-                        _ => drop(client.get(&key, GetOptions::default())),
+                        _ => drop(client.get(&key)),
                     }
                     done.fetch_add(1, Ordering::Relaxed);
                 }

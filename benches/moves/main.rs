@@ -7,12 +7,15 @@
 //! *Groups.* Writes and reads a second through the client library with 1 to 4 groups, every worker held to a fifth of a
 //! core by a control group of the system (skipped where there is none).
 //!
+//! *Tables.* Placement of one group more, and the size of the routes, for 10, 100 and 1000 groups.
+//!
 //! `CATSTORE_BENCH_KEYS` (1000000) and `CATSTORE_BENCH_SECONDS` (10) change the measure.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod groups;
 mod pauses;
+mod tables;
 
 use std::time::Duration;
 
@@ -33,6 +36,7 @@ fn main() {
     }
     if wanted("groups") {
         groups::measure(seconds);
+        tables::measure();
     }
 }
 

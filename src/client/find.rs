@@ -122,7 +122,7 @@ impl Client {
     fn learn(&self, view: ClusterView, node: &str, remember: bool) -> Arc<ClusterView> {
         let view = {
             let mut routes = self.routes();
-            let better = |known: &&Arc<ClusterView>| known.epoch > view.epoch || !is_same(known, &view);
+            let better = |known: &&Arc<ClusterView>| known.rank() > view.rank() || !is_same(known, &view);
             if let Some(known) = routes.view.as_ref().filter(better) {
                 return known.clone();
             }

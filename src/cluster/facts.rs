@@ -160,6 +160,17 @@ pub struct RegisterRequest {
     pub software: String,
 }
 
+/// A [`RegisterRequest`] as it travels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Introduction {
+    /// What the directory goes by.
+    #[serde(flatten)]
+    pub request: RegisterRequest,
+    /// The incarnation of the masters that the worker knows of; 0 if of none. Masters of a lower one take nobody.
+    #[serde(default)]
+    pub incarnation: u64,
+}
+
 /// The master's answer to a [`RegisterRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisterReply {
@@ -248,6 +259,9 @@ pub struct HeartbeatRequest {
     pub facts: WorkerFacts,
     /// The epoch of the view that it has.
     pub epoch: u64,
+    /// The incarnation of the masters that it has that view from; 0 if it does not say.
+    #[serde(default)]
+    pub incarnation: u64,
 }
 
 /// The master's answer to a heartbeat.
@@ -266,6 +280,27 @@ pub struct HeartbeatReply {
     /// False if another master leads: its word counts for `register` and `refused`.
     #[serde(default = "yes")]
     pub leads: bool,
+    /// The masters' incarnation; 0 is one that does not say, and means 1.
+    #[serde(default)]
+    pub incarnation: u64,
+}
+
+/// The answer of `GET /internal/facts`: what a worker knows, should the masters be lost. It is not opened for that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactsReply {
+    /// What it says of itself.
+    pub facts: WorkerFacts,
+    /// The random number of its run.
+    pub run: u64,
+    /// The routes that it knows.
+    pub view: ClusterView,
+}
+
+/// A worker's answer to recovered masters, which send it their view with `POST /internal/recovered`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveredReply {
+    /// The incarnation of the masters that it follows now.
+    pub incarnation: u64,
 }
 
 /// The incarnation of a group that was never promoted.

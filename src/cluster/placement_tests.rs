@@ -146,17 +146,13 @@ fn runs_that_touch_are_joined() {
 }
 
 #[test]
-fn a_thousand_groups_are_placed_quickly() {
-    let start = std::time::Instant::now();
+fn a_thousand_groups_are_placed() {
     let all = candidates(&[1; 1000]);
     let placement = place(&SlotTable::whole(0), &all, false);
     let table = after(&SlotTable::whole(0), &placement);
-    let many = start.elapsed();
     assert_eq!((placement.transfers.len(), table.ranges().len()), (999, 1000));
     assert_eq!((table.count(0), table.count(999)), (17, 16));
-    let start = std::time::Instant::now();
     let more = place(&table, &candidates(&[1; 1001]), false);
-    println!("1000 groups: {many:?}; one more: {:?}", start.elapsed());
     assert_eq!(moved(&more), 16);
 }
 

@@ -2,8 +2,9 @@
 //! one name. Unknown fields are ignored, so that a newer node can add some.
 
 pub use super::facts::{
-    CopyProgress, HeartbeatReply, HeartbeatRequest, PromoteReply, PromoteRequest, RegisterMasterReply,
-    RegisterMasterRequest, RegisterReply, RegisterRequest, WorkerFacts, needs_vote,
+    CopyProgress, FactsReply, HeartbeatReply, HeartbeatRequest, Introduction, PromoteReply, PromoteRequest,
+    RecoveredReply, RegisterMasterReply, RegisterMasterRequest, RegisterReply, RegisterRequest, WorkerFacts,
+    needs_vote,
 };
 use super::facts::{first, leading, newest, yes};
 pub use super::json::{BatchBody, BatchOp, BatchReply, JsonBytes, ListPage, ListedKey, Problem};
@@ -20,7 +21,10 @@ use std::collections::BTreeMap;
 pub struct ClusterView {
     /// The id of the cluster, 32 hexadecimal digits.
     pub cluster: String,
-    /// Raised by every change of the directory; a higher epoch replaces a lower one.
+    /// The masters' incarnation, which `--recover` raises; 0 is one that does not say, and means 1.
+    #[serde(default)]
+    pub incarnation: u64,
+    /// Raised by every change of the directory; a higher epoch of the same incarnation replaces a lower one.
     pub epoch: u64,
     /// The addresses (`host:port`) of the masters.
     pub masters: Vec<String>,
@@ -40,6 +44,12 @@ pub struct ClusterView {
     /// Bytes a second that the copy of a move may take; none: half of the time that it could.
     #[serde(default)]
     pub move_rate: Option<u64>,
+    /// The index that the next new worker gets; none if it is not said.
+    #[serde(default)]
+    pub next_index: Option<u32>,
+    /// The uuids of the workers' folders by index, of removed ones too: who they are, should the masters be lost.
+    #[serde(default)]
+    pub uuids: BTreeMap<u32, String>,
 }
 
 /// A group and its members.
@@ -57,6 +67,9 @@ pub struct GroupView {
     /// The member whose copy this incarnation began with, if it was promoted.
     #[serde(default)]
     pub promoted: Option<u32>,
+    /// The worker that founded this incarnation with an empty folder; none: the group's first founder.
+    #[serde(default)]
+    pub founder: Option<u32>,
     /// Former members, by ascending index: they never come back.
     #[serde(default)]
     pub removed: Vec<u32>,
@@ -97,6 +110,11 @@ pub struct MasterView {
 }
 
 impl ClusterView {
+    /// What makes one view newer than another: the masters' incarnation, then the epoch.
+    pub fn rank(&self) -> (u64, u64) {
+        (self.incarnation.max(1), self.epoch)
+    }
+
     /// The group that owns `key`.
     pub fn group_of_key(&self, key: &[u8]) -> Option<&GroupView> {
         self.slots.owner(slot(key)).and_then(|group| self.group(group))
@@ -162,6 +180,7 @@ impl GroupView {
             members,
             incarnation: 1,
             promoted: None,
+            founder: None,
             removed: Vec::new(),
             draining: false,
         }

@@ -5,7 +5,6 @@ use super::{output, text};
 use crate::client::Client;
 use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
-use std::io::{BufRead, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// How long moves that touch a group are waited for.
@@ -98,22 +97,9 @@ fn clear(client: &Client, group: u32, end: Instant) -> Result<()> {
     }
 }
 
-/// Asks on the terminal; without one, whoever wrote the script must have said `--yes`.
 fn agreed(index: Option<u32>) -> Result<bool> {
-    let (input, mut output) = (std::io::stdin(), std::io::stderr());
-    if !input.is_terminal() || !output.is_terminal() {
-        return Err(
-            Error::new(Kind::Usage, "clear asks first, and there is no terminal to ask on").hint("say --yes")
-        );
-    }
     let what = index.map_or_else(|| "all groups".to_owned(), |index| format!("group {index}"));
-    let _ = write!(output, "Remove every key of {what}? [y/N] ");
-    let mut answer = String::new();
-    input
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|error| Error::new(Kind::System, "the answer cannot be read").cause(error))?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    output::agreed("clear", &format!("Remove every key of {what}?"))
 }
 
 #[cfg(test)]

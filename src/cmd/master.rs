@@ -1,10 +1,11 @@
 //! `catstore master [PORT]`: runs a master.
 
 use super::options::NodeArgs;
-use super::{parent, parse};
+use super::{output, parent, parse};
 use crate::client::parse_address;
-use crate::error::Result;
-use crate::server::{MasterOptions, run_master};
+use crate::cluster::directory::Recovered;
+use crate::error::{Error, Kind, Result};
+use crate::server::{MasterOptions, run_master, survey};
 use std::time::Duration;
 
 /// Arguments of `catstore master`.
@@ -23,6 +24,13 @@ pub struct Args {
     /// A node that is dead for so long gives its vote to a live standby; of the whole cluster too [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = dead_after)]
     dead_after: Option<Duration>,
+    /// All masters' disks are lost: builds a new directory from what the workers know; names some of them, the others
+    /// are found. Says what it found and asks first
+    #[arg(long, value_name = "ADDR,…", value_delimiter = ',', conflicts_with = "join")]
+    recover: Vec<String>,
+    /// With --recover: does not ask
+    #[arg(short, long, requires = "recover")]
+    yes: bool,
     /// Slots do not move by themselves, only on `catstore rebalance` and `drain`; of the whole cluster too
     #[arg(long)]
     no_rebalance: bool,
@@ -56,15 +64,34 @@ impl Args {
     pub fn run(self) -> Result<()> {
         let node = self.node.node("master", self.port)?;
         parent::watch();
-        let join = self.join.iter().map(|text| parse_address(text)).collect::<Result<_>>()?;
-        run_master(MasterOptions {
+        let addresses =
+            |texts: &[String]| texts.iter().map(|text| parse_address(text)).collect::<Result<_>>();
+        let (join, recover) = (addresses(&self.join)?, addresses(&self.recover)?);
+        let mut options = MasterOptions {
             node,
             join,
+            recover,
+            recovered: None,
             replicas: self.replicas,
             dead_after: self.dead_after,
             rebalance: self.no_rebalance.then_some(false),
             move_rate: self.move_rate,
-        })
+        };
+        if !options.recover.is_empty() {
+            options.recovered = Some(self.recovered(&options)?);
+        }
+        run_master(options)
+    }
+
+    /// What the workers know, once the person has seen it and agreed.
+    fn recovered(&self, options: &MasterOptions) -> Result<Recovered> {
+        let recovered = survey(options)?;
+        recovered.remarks.iter().for_each(output::note);
+        let question = "Begin with this directory, and never follow the former masters again?";
+        if self.yes || output::agreed("--recover", question)? {
+            return Ok(recovered);
+        }
+        Err(Error::new(Kind::Conflict, "nothing was recovered").hint("answer y, or say --yes"))
     }
 }
 

@@ -4,7 +4,7 @@
 use super::text;
 use crate::error::{Error, Kind, Result};
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 /// What is said after a command that succeeded.
@@ -88,6 +88,23 @@ pub fn one_line(text: &str) -> String {
 /// A line on standard error, terminal or not. Nobody may be there to read it.
 pub fn note(text: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Asks `question` on the terminal; true for yes. Without a terminal, whoever wrote the script of `command` must have
+/// said `--yes`.
+pub fn agreed(command: &str, question: &str) -> Result<bool> {
+    let (input, mut output) = (io::stdin(), io::stderr());
+    if !input.is_terminal() || !output.is_terminal() {
+        let detail = format!("{command} asks first, and there is no terminal to ask on");
+        return Err(Error::new(Kind::Usage, detail).hint("say --yes"));
+    }
+    let _ = write!(output, "{question} [y/N] ");
+    let mut answer = String::new();
+    input
+        .lock()
+        .read_line(&mut answer)
+        .map_err(|error| Error::new(Kind::System, "the answer cannot be read").cause(error))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// True if standard output is a terminal.

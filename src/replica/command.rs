@@ -54,7 +54,8 @@ pub enum MoveStep {
     Begin {
         /// The move.
         id: u64,
-        /// Which attempt: one more than the last, so that a repeat begins nothing.
+        /// Which attempt: of the same incarnation of the source one more than the last, so that a repeat begins nothing;
+        /// the first one of each incarnation is later than all before.
         attempt: u64,
         /// The slots.
         slots: SlotSet,

@@ -8,10 +8,13 @@ use crate::cluster::slots::SlotTable;
 use crate::cluster::view::{ClusterView, RegisterMasterReply, RegisterReply};
 use crate::error::{Error, Kind, Result};
 use crate::replica::Folder;
+use crate::store::identity::{self, FIRST_INCARNATION};
 use raft::eraftpb::ConfState;
+use std::io::Write as _;
 use std::path::Path;
 
-/// The file that holds the last known routes; a cache, never needed for safety.
+/// The file that holds the last known routes. They are hints, but for the incarnation of the masters: whoever is of a
+/// lower one is not believed.
 const ROUTES: &str = "routes.json";
 /// The index of the master that founds a cluster.
 const FIRST_MASTER: u32 = 0;
@@ -23,6 +26,10 @@ pub fn found_master(folder: &mut Folder, address: &str, options: &Options) -> Re
         return Ok(());
     }
     let mut identity = folder.identity().clone();
+    if identity.incarnation > FIRST_INCARNATION {
+        let detail = format!("the recovery of the masters into {} was cut short", folder.path().display());
+        return Err(Error::new(Kind::Conflict, detail).hint("say --recover again"));
+    }
     let cluster = match identity.cluster.clone() {
         Some(cluster) => cluster,
         None => {
@@ -42,6 +49,32 @@ pub fn found_master(folder: &mut Folder, address: &str, options: &Options) -> Re
         ..Directory::default()
     };
     folder.found(lone_voter(FIRST_MASTER), &directory::founding_rows(&directory)?, options.sizes)
+}
+
+/// Makes the stores of a master whose directory was recovered from what the workers know; it is the only master, with
+/// this index. Errors: `Conflict` if the folder belongs to another cluster or has stores.
+pub fn recover_master(
+    folder: &mut Folder,
+    directory: &Directory,
+    index: u32,
+    options: &Options,
+) -> Result<()> {
+    let mut identity = folder.identity().clone();
+    if let Some(cluster) = identity.cluster.filter(|cluster| *cluster != directory.cluster) {
+        let detail =
+            format!("{} belongs to cluster {cluster}, not to {}", folder.path().display(), directory.cluster);
+        return Err(Error::new(Kind::Conflict, detail).hint("name an empty folder with --data"));
+    }
+    identity.cluster = Some(directory.cluster.clone());
+    identity.index = Some(index);
+    identity.incarnation = directory.incarnation;
+    folder.save(identity)?;
+    folder.found(lone_voter(index), &directory::founding_rows(directory)?, options.sizes)
+}
+
+/// True if `path` is a data folder with stores in it. Nothing is created.
+pub fn holds_stores(path: &Path) -> Result<bool> {
+    Ok(identity::read(path)?.is_some_and(|identity| identity.stores))
 }
 
 /// Makes the stores of a worker that the master registered: those of a group of its own (`found`, with the `slots` of
@@ -105,7 +138,9 @@ pub fn read_routes(folder: &Folder) -> Option<ClusterView> {
 pub fn save_routes(path: &Path, view: &ClusterView) {
     let written = serde_json::to_vec(view).map_err(std::io::Error::from).and_then(|bytes| {
         let beside = path.join("routes.json.new");
-        std::fs::write(&beside, bytes)?;
+        let mut file = std::fs::File::create(&beside)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
         std::fs::rename(&beside, path.join(ROUTES))
     });
     if let Err(error) = written {

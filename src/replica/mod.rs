@@ -42,7 +42,10 @@ pub mod storage;
 pub mod transport;
 pub mod waiting_reads;
 
-pub use found::{found_master, found_worker, join_master, promote_worker, read_routes, save_routes};
+pub use found::{
+    found_master, found_worker, holds_stores, join_master, promote_worker, read_routes, recover_master,
+    save_routes,
+};
 
 pub use crate::store::folder::{Folder, Sizes};
 pub use crate::store::identity::{Identity, Role};

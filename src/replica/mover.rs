@@ -37,6 +37,8 @@ pub struct Sight<'a> {
     pub now: u64,
     /// This group.
     pub group: u32,
+    /// Its incarnation. Attempts of different ones have nothing in common: the outbox begins anew.
+    pub incarnation: u64,
     /// What the group knows, as applied.
     pub moves: &'a Moves,
     /// The group's version counter, as applied.
@@ -245,11 +247,13 @@ impl Mover {
                 Some(TargetWord::Refused | TargetWord::Ended { took: false }) => {
                     Act::Propose(MoveStep::Withdraw { id: order.id })
                 }
-                Some(TargetWord::Active | TargetWord::Ended { took: true }) => Act::Propose(first(order)),
+                Some(TargetWord::Active | TargetWord::Ended { took: true }) => {
+                    Act::Propose(first(sight, order))
+                }
                 _ => Act::Ask { to: order.to, step: MoveStep::Refuse { id: order.id } },
             },
             // Also one that the masters know to be switched.
-            Some(order) => Act::Propose(first(order)),
+            Some(order) => Act::Propose(first(sight, order)),
             None => self.rest(sight.now, REST_MS),
         }
     }
@@ -301,7 +305,7 @@ impl Mover {
             _ if cancelled => ask(out, MoveStep::Refuse { id: out.id }),
             Some(TargetWord::Receiving { attempt, copied, complete, next }) if attempt == out.attempt => {
                 match complete {
-                    true => self.drain(sight, out, next),
+                    true => self.drain(out, next),
                     false => {
                         self.copying = true;
                         let attempt = (out.id, out.attempt);
@@ -330,11 +334,8 @@ impl Mover {
     }
 
     /// The copy is complete, and the target has the changes below `next`.
-    fn drain(&mut self, sight: &Sight<'_>, out: &Outgoing, next: u64) -> Act {
-        if next > out.next {
-            return self.look_again(sight);
-        }
-        if next < out.first {
+    fn drain(&mut self, out: &Outgoing, next: u64) -> Act {
+        if next > out.next || next < out.first {
             return Act::Propose(again(out));
         }
         if next - out.first >= TRIM_AFTER {
@@ -430,9 +431,10 @@ fn activate(sight: &Sight<'_>, out: &Outgoing) -> MoveStep {
     }
 }
 
-/// Begins the move.
-fn first(order: &MoveOrder) -> MoveStep {
-    MoveStep::Begin { id: order.id, attempt: 1, slots: order.slots.clone(), to: order.to }
+/// Begins the move. The attempt is a later one than any of a former incarnation.
+fn first(sight: &Sight<'_>, order: &MoveOrder) -> MoveStep {
+    let attempt = (sight.incarnation << 32) + 1;
+    MoveStep::Begin { id: order.id, attempt, slots: order.slots.clone(), to: order.to }
 }
 
 /// Begins the next attempt.

@@ -129,6 +129,7 @@ struct Pair {
     versions: BTreeMap<Vec<u8>, u64>,
     lossy: bool,
     count: u64,
+    incarnation: u64,
 }
 
 impl Pair {
@@ -144,11 +145,12 @@ impl Pair {
             versions: BTreeMap::new(),
             lossy: true,
             count: 0,
+            incarnation: 1,
         }
     }
 
     fn lost(&mut self) -> bool {
-        self.lossy && self.random.draw() % 5 == 0
+        self.lossy && self.random.draw().is_multiple_of(5)
     }
 
     fn order(&mut self, id: u64, slots: SlotSet) {
@@ -160,7 +162,7 @@ impl Pair {
     fn write(&mut self) {
         let key = format!("key{}", self.random.draw() % 60).into_bytes();
         let value = vec![b'v'; (self.random.draw() % 40) as usize];
-        let delete = self.random.draw() % 4 == 0;
+        let delete = self.random.draw().is_multiple_of(4);
         let command = match delete {
             true => Command::Delete { key: key.clone(), condition: Condition::Any },
             false => Command::Put(Put {
@@ -168,7 +170,7 @@ impl Pair {
                 checksum: record::checksum(&value),
                 value: value.clone(),
                 content_type: String::new(),
-                ttl: (self.random.draw() % 3 == 0).then_some(1 << 40),
+                ttl: (self.random.draw().is_multiple_of(3)).then_some(1 << 40),
                 condition: Condition::Any,
             }),
         };
@@ -213,6 +215,7 @@ impl Pair {
         let sight = Sight {
             now: self.now,
             group: 0,
+            incarnation: self.incarnation,
             moves: &published.moves,
             version: published.counters.version,
             clock: published.counters.clock,
@@ -266,10 +269,10 @@ impl Pair {
             if done(self) {
                 return;
             }
-            if writes && self.random.draw() % 2 == 0 {
+            if writes && self.random.draw().is_multiple_of(2) {
                 self.write();
             }
-            if self.lossy && self.random.draw() % 40 == 0 {
+            if self.lossy && self.random.draw().is_multiple_of(40) {
                 // Another one leads.
                 self.mover = Mover::default();
             }
@@ -384,10 +387,37 @@ fn a_source_that_forgot_its_move_gives_up_what_the_target_took() {
         *pair.source.rows.0.lock().unwrap() = copy;
         pair.source.machine = Keyspace::load(&pair.source.rows).unwrap();
         pair.mover = Mover::default();
+        pair.incarnation = 2;
         if let Some(order) = &mut pair.order {
             (order.cancelled, order.switched) = (cancelled, switched);
         }
         pair.run(false, |pair| pair.source.published().slots.count(0) == 8192);
+        pair.finish();
+        pair.check();
+    }
+}
+
+/// The source goes on from a copy of before the move while the target is in the middle of it: what came before is purged.
+#[test]
+fn a_source_that_forgot_its_move_begins_it_anew() {
+    for seed in 0..50 {
+        let mut pair = Pair::new(seed);
+        (0..100).for_each(|_| pair.write());
+        let (copy, model, versions) =
+            (pair.source.rows.0.lock().unwrap().clone(), pair.model.clone(), pair.versions.clone());
+        pair.order(1, half());
+        let complete = |pair: &Pair| {
+            let moves = pair.target.published().moves;
+            moves.incoming.as_ref().is_some_and(|incoming| incoming.complete && incoming.next > 3)
+        };
+        pair.run(true, |pair| complete(pair) || pair.target.published().moves.took);
+        if !complete(&pair) {
+            continue;
+        }
+        *pair.source.rows.0.lock().unwrap() = copy;
+        pair.source.machine = Keyspace::load(&pair.source.rows).unwrap();
+        (pair.model, pair.versions) = (model, versions);
+        (pair.mover, pair.incarnation) = (Mover::default(), 2);
         pair.finish();
         pair.check();
     }

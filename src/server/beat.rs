@@ -8,7 +8,7 @@ use super::node::Mode;
 use super::site::{Event, Member, Site};
 use super::worker::{self, Worker};
 use crate::cluster::directory::LEFT;
-use crate::cluster::view::{ClusterView, HeartbeatReply, HeartbeatRequest, RegisterReply};
+use crate::cluster::view::{ClusterView, HeartbeatReply, HeartbeatRequest};
 use crate::error::{Error, Kind, Result};
 use crate::replica::save_routes;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -130,7 +130,8 @@ fn step(site: &Site, worker: &Worker, caller: &Caller) -> Result<()> {
 /// Sends a heartbeat; true if a registration is due.
 fn beat(site: &Site, worker: &Worker, caller: &Caller) -> Result<bool> {
     let facts = facts::worker_facts(site, worker);
-    let beat = HeartbeatRequest { run: worker.run(), facts, epoch: site.view().epoch };
+    let (incarnation, epoch) = site.view().rank();
+    let beat = HeartbeatRequest { run: worker.run(), facts, epoch, incarnation };
     let reply = tell_all(site, worker, caller, &beat)?;
     if let Some(why) = reply.refused {
         if why == LEFT {
@@ -147,9 +148,7 @@ fn beat(site: &Site, worker: &Worker, caller: &Caller) -> Result<bool> {
 fn register(site: &Site, worker: &Worker, caller: &Caller) -> Result<()> {
     let starts = worker.node.starts();
     let request = worker::request(site, worker, starts, None);
-    let reply = ask(site, worker, |master| {
-        caller.post::<_, RegisterReply>(master, "/internal/register", &request, TIMEOUT)
-    })?;
+    let reply = ask(site, worker, |master| worker::register(site, caller, master, &request, TIMEOUT))?;
     learn(site, worker, reply.view);
     if let Mode::Open(replica) = &*worker.node.mode() {
         replica.confirm_start()?;
@@ -181,6 +180,10 @@ fn tell_all(
     let mut last = Error::new(Kind::Unreachable, "no master is known");
     for answer in answers {
         match answer {
+            // A master that was lost when the others were recovered: nothing that it says is true any more.
+            Ok(reply) if reply.incarnation.max(1) < site.view().rank().0 => {
+                last = worker::former_master();
+            }
             Ok(mut reply) => {
                 if let Some(view) = reply.view.take() {
                     learn(site, worker, view);

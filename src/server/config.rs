@@ -2,6 +2,7 @@
 //! The command line fills them in; a token is already read from its file.
 
 use super::address;
+use crate::cluster::directory::Recovered;
 use crate::error::{Error, Kind, Result};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +37,10 @@ pub struct MasterOptions {
     pub node: NodeOptions,
     /// Masters to join, as `host:port`; none: found a cluster, or go on with the folder's own.
     pub join: Vec<String>,
+    /// Workers to build a lost directory from, as `host:port`; none: nothing is recovered.
+    pub recover: Vec<String>,
+    /// The directory that was built of what they know, and that a person has agreed to.
+    pub recovered: Option<Recovered>,
     /// Members that a group should have, if that was said.
     pub replicas: Option<u32>,
     /// After how long a node that is not heard of is unfit to vote, if that was said.

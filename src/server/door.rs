@@ -224,6 +224,8 @@ impl Door {
             Action::OrderDigest => internal::order_digest(self, &asked, payload).await,
             Action::Digest(id) => internal::digest(self, id),
             Action::Move => moving::take(self, &asked, payload).await,
+            Action::Facts => facts::lasting(&self.site),
+            Action::Recovered => facts::recovered(self, &asked, payload).await,
             Action::Rebalance => orders::rebalance(self, &asked, payload).await,
             Action::Drain => orders::drain(self, &asked, payload).await,
             Action::CancelMove => orders::cancel(self, &asked, payload).await,
@@ -262,7 +264,9 @@ fn describe(action: &Action) -> (Label, bool) {
         | Action::Chunk { .. }
         | Action::OrderDigest
         | Action::Digest(_)
+        | Action::Move
         | Action::ListGroup { .. }
-        | Action::Move => (Label::Internal, false),
+        | Action::Facts
+        | Action::Recovered => (Label::Internal, false),
     }
 }

@@ -1,16 +1,20 @@
 //! What a node says of itself, and opening and closing it: `/worker`, `/master`, `/close`, `/cluster`, `/health`,
 //! `/metrics`.
 
-use super::door::Door;
+use super::beat;
+use super::door::{Asked, Door};
+use super::forward;
 use super::many::blocking;
+use super::master::requests;
 use super::metrics::Gauges;
 use super::node::Mode;
 use super::respond;
 use super::site::{Member, Site};
 use super::worker::Worker;
-use crate::cluster::view::WorkerFacts;
+use crate::cluster::view::{ClusterView, FactsReply, RecoveredReply, WorkerFacts};
 use crate::error::{Error, Kind, Result};
 use actix_web::HttpResponse;
+use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use std::sync::Arc;
@@ -61,6 +65,47 @@ pub(crate) async fn worker(door: &Door, index: Option<u32>) -> Result<HttpRespon
         mover: worker.moving.describe(),
     };
     Ok(respond::json(&document, true))
+}
+
+/// `GET /internal/facts`: what this worker knows, should the masters be lost. A closed one stays closed.
+pub(crate) fn lasting(site: &Site) -> Result<HttpResponse> {
+    let worker = this_worker(site, None)?;
+    if worker.registered().is_none() {
+        return Err(forward::starting());
+    }
+    let view = ClusterView::clone(&site.view());
+    let reply = FactsReply { facts: worker_facts(site, worker), run: worker.run(), view };
+    Ok(respond::json(&reply, false))
+}
+
+/// `POST /internal/recovered`: masters that were recovered show this worker their view. From then on it is theirs.
+pub(crate) async fn recovered(door: &Door, asked: &Asked<'_>, payload: &mut Payload) -> Result<HttpResponse> {
+    let view: ClusterView = requests::document(door, asked, payload).await?;
+    let site = &door.site;
+    let worker = this_worker(site, None)?;
+    let registered = worker.registered().ok_or_else(forward::starting)?;
+    if view.cluster != registered.cluster {
+        let detail =
+            format!("this worker belongs to cluster {}, not to {}", registered.cluster, view.cluster);
+        return Err(Error::new(Kind::Foreign, detail));
+    }
+    view.slots.check().map_err(|why| Error::new(Kind::BadRequest, why))?;
+    if view.rank().0 > site.view().rank().0 {
+        log::warn!(
+            "the masters were recovered: this worker follows {} now, and nobody of before",
+            view.masters.join(", ")
+        );
+    }
+    let shared = Arc::clone(site);
+    blocking(move || {
+        if let Member::Worker(worker) = &shared.member {
+            beat::learn(&shared, worker, view);
+        }
+        Ok(())
+    })
+    .await?;
+    worker.beat.wake();
+    Ok(respond::json(&RecoveredReply { incarnation: site.view().rank().0 }, false))
 }
 
 /// Opens the master if it was closed, and describes what it holds.

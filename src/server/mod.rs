@@ -78,6 +78,7 @@ mod worker;
 mod write;
 
 pub use config::{MasterOptions, NodeOptions, WorkerOptions};
+pub use master::recover::survey;
 
 use crate::error::Result;
 use crate::replica::Sizes;

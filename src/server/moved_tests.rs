@@ -365,7 +365,14 @@ fn workers(count: usize, others: &[String]) -> (Vec<Source>, Routes) {
             return document(&RegisterReply { index, group: index, note, slots, found, incarnation, view });
         }
         let (leaders, view) = (view.leaders(), Some(view));
-        document(&HeartbeatReply { register: false, view, leaders, refused: None, leads: true })
+        document(&HeartbeatReply {
+            register: false,
+            view,
+            leaders,
+            refused: None,
+            leads: true,
+            incarnation: 1,
+        })
     });
     let sources: Vec<(Source, WorkerOptions)> = (0..count).map(|_| Source::new(&master)).collect();
     let own = sources.iter().map(|(source, _)| format!("127.0.0.1:{}", source.node.port));

@@ -210,6 +210,7 @@ impl Trip<'_> {
         Sight {
             now: self.now(),
             group,
+            incarnation: self.ground.replica.numbers().incarnation,
             moves,
             version: counters.version,
             clock: counters.clock,

@@ -1,5 +1,5 @@
 //! Asking for newer routes at once, where a request shows that the known ones are old: `GET /cluster` at the node that
-//! said so, at the masters, and at a member of each group. Routes with a higher epoch are taken over. It holds up no
+//! said so, at the masters, and at a member of each group. Newer routes are taken over. It holds up no
 //! request, and happens a few times a second at most.
 
 use super::beat;
@@ -93,7 +93,7 @@ async fn question(site: &Site, client: &awc::Client, place: &str) -> Option<Clus
     let body = tokio::time::timeout(ANSWER, answered).await.ok()??;
     let view: ClusterView = serde_json::from_slice(&body).ok()?;
     let fits = cluster.as_bytes() == view.cluster.as_bytes()
-        && view.epoch > site.view().epoch
+        && view.rank() > site.view().rank()
         && view.slots.check().is_ok();
     fits.then_some(view)
 }

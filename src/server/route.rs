@@ -111,6 +111,10 @@ pub enum Action {
     Digest(u64),
     /// A step of a move of slots (between groups).
     Move,
+    /// What a worker knows, should the masters be lost; it is not opened (between nodes).
+    Facts,
+    /// Recovered masters say who they are (between nodes).
+    Recovered,
     /// One page of the keys of one group (between nodes).
     ListGroup {
         /// The group.
@@ -156,6 +160,7 @@ impl Action {
                 | Action::Metrics
                 | Action::Chunk { .. }
                 | Action::Digest(_)
+                | Action::Facts
         )
     }
 }
@@ -209,6 +214,8 @@ enum Place<'a> {
     OrderDigest,
     Digest(&'a str),
     Move,
+    Facts,
+    Recovered,
     ListGroup,
     Rebalance,
     Drain,
@@ -276,6 +283,8 @@ fn place(path: &str) -> Option<Place<'_>> {
         "internal" if one == Some("raft") => Place::Parcel,
         "internal" if one == Some("digest") => Place::OrderDigest,
         "internal" if one == Some("move") => Place::Move,
+        "internal" if one == Some("facts") => Place::Facts,
+        "internal" if one == Some("recovered") => Place::Recovered,
         "internal" if one == Some("list") => Place::ListGroup,
         "internal" if one == Some("rebalance") => Place::Rebalance,
         "internal" if one == Some("drain") => Place::Drain,
@@ -307,8 +316,9 @@ fn methods(place: &Place<'_>) -> &'static str {
         | Place::Move
         | Place::Rebalance
         | Place::Drain
-        | Place::CancelMove => "POST, OPTIONS",
-        Place::Chunk(_) | Place::Digest(_) | Place::ListGroup => "GET, OPTIONS",
+        | Place::CancelMove
+        | Place::Recovered => "POST, OPTIONS",
+        Place::Chunk(_) | Place::Digest(_) | Place::ListGroup | Place::Facts => "GET, OPTIONS",
     }
 }
 
@@ -355,6 +365,8 @@ fn action(place: Place<'_>, method: &str, query: Option<&str>) -> Result<Action>
                 Place::Parcel => Action::Parcel,
                 Place::OrderDigest => Action::OrderDigest,
                 Place::Move => Action::Move,
+                Place::Facts => Action::Facts,
+                Place::Recovered => Action::Recovered,
                 Place::Rebalance => Action::Rebalance,
                 Place::Drain => Action::Drain,
                 Place::CancelMove => Action::CancelMove,

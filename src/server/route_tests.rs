@@ -79,6 +79,8 @@ fn the_resource() {
     );
     assert_eq!(action("POST", "/batch"), Action::Batch);
     assert_eq!(action("POST", "/internal/register"), Action::Register);
+    assert_eq!(action("GET", "/internal/facts"), Action::Facts);
+    assert_eq!(action("POST", "/internal/recovered"), Action::Recovered);
 }
 
 #[test]

@@ -111,7 +111,7 @@ impl Site {
     /// Takes `view` if it is newer than the one that is known; true if it was.
     pub(crate) fn learn(&self, view: ClusterView) -> bool {
         let mut known = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        let newer = known.cluster.is_empty() || view.epoch > known.epoch;
+        let newer = known.cluster.is_empty() || view.rank() > known.rank();
         if newer {
             self.epoch.store(view.epoch, Ordering::Relaxed);
             *known = Arc::new(view);

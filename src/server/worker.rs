@@ -14,7 +14,7 @@ use super::node::{Mode, Node};
 use super::peers::HttpWire;
 use super::site::{Place, Site};
 use crate::cluster::membership::{raft_id, wanted};
-use crate::cluster::view::{ClusterView, CopyProgress, RegisterReply, RegisterRequest};
+use crate::cluster::view::{ClusterView, CopyProgress, Introduction, RegisterReply, RegisterRequest};
 use crate::error::{Error, Kind, Result};
 use crate::replica::handle::KeyspaceHandle;
 use crate::replica::{Folder, Role};
@@ -235,6 +235,26 @@ pub(crate) fn start(site: &Arc<Site>, options: &WorkerOptions, port: u16) -> Res
     Ok(format!("ready worker {index} {line}"))
 }
 
+/// Registers with `master`. Errors: as it says, and `Moved` if it is of an incarnation that is over.
+pub(crate) fn register(
+    site: &Site,
+    caller: &Caller,
+    master: &str,
+    request: &RegisterRequest,
+    timeout: Duration,
+) -> Result<RegisterReply> {
+    let view = site.view();
+    let incarnation = if view.cluster.is_empty() { 0 } else { view.rank().0 };
+    let introduction = Introduction { request: request.clone(), incarnation };
+    let reply = caller.post::<_, RegisterReply>(master, "/internal/register", &introduction, timeout)?;
+    if reply.view.rank().0 < incarnation { Err(former_master()) } else { Ok(reply) }
+}
+
+/// The error for the word of a master that was lost when the others were recovered.
+pub(crate) fn former_master() -> Error {
+    Error::new(Kind::Moved, "this master was lost and the masters were recovered without it")
+}
+
 /// What this worker sends to register; `starts` is on disk already.
 pub(crate) fn request(site: &Site, worker: &Worker, starts: u64, folder: Option<&Folder>) -> RegisterRequest {
     let known = worker.registered();
@@ -302,8 +322,7 @@ fn introduce(
             }
             next += 1;
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-            match caller.post::<_, RegisterReply>(&master, "/internal/register", &request, left.min(ATTEMPT))
-            {
+            match register(site, caller, &master, &request, left.min(ATTEMPT)) {
                 Ok(reply) => return Ok(Some(reply)),
                 // Another of the masters may be of its cluster.
                 Err(error) if error.kind() == Kind::Foreign => {

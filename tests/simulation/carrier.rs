@@ -349,6 +349,7 @@ fn sight<'a>(
     Some(Sight {
         now: node.clock.ms(sys.now),
         group: node.group,
+        incarnation: 1,
         moves: &published.moves,
         version: published.counters.version,
         clock: published.counters.clock,
@@ -360,7 +361,7 @@ fn sight<'a>(
 
 fn count(sys: &mut System, step: &MoveStep) {
     sys.count(match step {
-        MoveStep::Begin { attempt: 1, .. } => "move begun",
+        MoveStep::Begin { attempt, .. } if *attempt as u32 == 1 => "move begun",
         MoveStep::Begin { .. } => "move begun again",
         MoveStep::Freeze { .. } => "slots frozen",
         MoveStep::Give { .. } => "slots given",

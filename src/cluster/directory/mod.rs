@@ -1,7 +1,8 @@
 //! The directory: what the masters agree on. A pure machine: commands in, replies out.
 //!
 //! Workers register (`register.rs`), lost ones are replaced or a member is promoted (`promote.rs`), masters join
-//! (`masters.rs`), slots move and groups leave (`moves.rs`). What a command needs to know beside the directory, such as who is alive, travels in the command
+//! (`masters.rs`), slots move and groups leave (`moves.rs`), a lost directory is built anew (`recover.rs`). What a
+//! command needs to know beside the directory, such as who is alive, travels in the command
 //! ([`Heard`]), so that every master applies it alike.
 //!
 //! Invariants ([`Directory::check`]): an index is given once; a worker that is removed stays so; each group keeps at
@@ -15,11 +16,13 @@ mod moves;
 #[cfg(test)]
 mod moves_tests;
 mod promote;
+mod recover;
 mod register;
 #[cfg(test)]
 mod tests;
 
 pub use heard::Heard;
+pub use recover::{Recovered, recover};
 
 use super::facts::yes;
 use super::moves::{MoveOrder, SlotSet};
@@ -355,7 +358,7 @@ impl Directory {
             if *index >= self.next_index {
                 return Err(format!("worker {index} has an index that was not given yet"));
             }
-            if !uuids.insert(&worker.uuid) {
+            if !worker.uuid.is_empty() && !uuids.insert(&worker.uuid) {
                 return Err(format!("worker {index} has the uuid of another"));
             }
             if self.members(worker.group).next().is_none() != self.group(worker.group).dissolved {
@@ -446,6 +449,9 @@ impl Directory {
             master_members: self.master_nodes.iter().map(master_view).collect(),
             groups: groups.into_values().collect(),
             slots: self.slots.clone(),
+            incarnation: self.incarnation,
+            next_index: Some(self.next_index),
+            uuids: self.workers.iter().map(|(index, worker)| (*index, worker.uuid.clone())).collect(),
             moves: self.moves.values().cloned().collect(),
             next_move: self.next_move.max(1),
             move_rate: self.settings.move_rate,
@@ -455,13 +461,14 @@ impl Directory {
     /// A group of the view without its members.
     fn group_view(&self, group: u32) -> GroupView {
         let mut members = self.members(group);
-        let GroupEntry { incarnation, promoted, draining, .. } = self.group(group);
+        let GroupEntry { incarnation, promoted, founder, draining, .. } = self.group(group);
         GroupView {
             group,
             leader: members.next().filter(|_| members.next().is_none()),
             members: Vec::new(),
             incarnation,
             promoted,
+            founder,
             removed: Vec::new(),
             draining,
         }

@@ -38,12 +38,20 @@ impl Directory {
     ) -> Result<DirectoryReply, DirectoryReply> {
         check_lengths("worker", [&request.uuid, &request.address, &request.data, &request.software])?;
         self.check_cluster(request.cluster.as_ref(), &request.data)?;
-        let known =
-            self.workers.iter().find(|(_, worker)| worker.uuid == request.uuid).map(|(index, _)| *index);
-        match known {
+        let own = |worker: &WorkerEntry| worker.uuid == request.uuid && !request.uuid.is_empty();
+        let known = self.workers.iter().find(|(_, worker)| own(worker)).map(|(index, _)| *index);
+        match known.or_else(|| self.adopted(request)) {
             Some(index) => self.register_again(index, request, alive),
             None => self.register_new(request, alive, heard),
         }
+    }
+
+    /// The index of a folder that the masters know by nothing else: they were recovered while it was silent, and no
+    /// routes named its uuid. Nobody but the folder at that place may take it, and only with that index.
+    fn adopted(&self, request: &RegisterRequest) -> Option<u32> {
+        let index = request.index.filter(|_| request.cluster.as_ref() == Some(&self.cluster))?;
+        let entry = self.workers.get(&index).filter(|entry| entry.uuid.is_empty())?;
+        (entry.removed.is_some() || entry.data == request.data).then_some(index)
     }
 
     /// Refuses a folder of another cluster.
@@ -89,6 +97,10 @@ impl Directory {
             return Err(refused(format!("worker {index} is not registered"), "try again"));
         };
         if worker.address != request.address || worker.data != request.data || worker.dead {
+            self.epoch += 1;
+        }
+        if worker.uuid.is_empty() {
+            worker.uuid = request.uuid.clone();
             self.epoch += 1;
         }
         worker.address = request.address.clone();

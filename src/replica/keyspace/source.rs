@@ -53,7 +53,7 @@ impl Keyspace {
             (out.attempt, out.base, out.first) = (attempt, out.next, out.next);
             return self.write_moves(changes);
         }
-        let idle = self.moves.outgoing.is_none() && id > self.moves.last_out && attempt == 1;
+        let idle = self.moves.outgoing.is_none() && id > self.moves.last_out && attempt > 0;
         let owns = !slots.is_empty() && slots.iter().all(|slot| self.slots.owner(slot).is_some());
         if !idle || !owns || slots.check().is_err() {
             return Ok(());

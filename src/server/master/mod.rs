@@ -6,6 +6,7 @@
 //! cluster or joins one. While a master is closed its last directory still answers heartbeats and routes requests.
 
 pub(crate) mod orders;
+pub(crate) mod recover;
 pub(crate) mod requests;
 pub(crate) mod start;
 mod watch;

@@ -5,11 +5,11 @@ use super::super::body;
 use super::super::door::{Asked, Door};
 use super::super::respond;
 use super::super::site::{Member, Site};
-use super::Master;
+use super::{Master, recover};
 use crate::cluster::directory::{DirectoryCommand, DirectoryReply, Heard};
 use crate::cluster::view::{
-    HeartbeatReply, HeartbeatRequest, PromoteReply, PromoteRequest, RegisterMasterReply,
-    RegisterMasterRequest, RegisterReply, RegisterRequest,
+    HeartbeatReply, HeartbeatRequest, Introduction, PromoteReply, PromoteRequest, RegisterMasterReply,
+    RegisterMasterRequest, RegisterReply,
 };
 use crate::error::{Error, Kind, Result};
 use crate::replica::handle::{DirectoryHandle, Lead};
@@ -23,7 +23,10 @@ const BODY: usize = 1 << 20;
 /// `POST /internal/register`.
 pub(crate) async fn register(door: &Door, asked: &Asked<'_>, payload: &mut Payload) -> Result<HttpResponse> {
     let (site, master) = (&door.site, this_master(&door.site)?);
-    let request: RegisterRequest = document(door, asked, payload).await?;
+    let Introduction { request, incarnation } = document(door, asked, payload).await?;
+    if request.cluster.as_ref() == Some(&master.directory().cluster) {
+        recover::check_present(site, master, incarnation)?;
+    }
     let replica = leading(site, master)?;
     let (run, address) = (request.run, request.address.clone());
     let directory = master.directory();
@@ -83,6 +86,7 @@ pub(crate) async fn heartbeat(door: &Door, asked: &Asked<'_>, payload: &mut Payl
             format!("this master serves the cluster {}, not {}", directory.cluster, request.facts.cluster),
         ));
     }
+    recover::check_present(&door.site, master, request.incarnation)?;
     let index = request.facts.index;
     let known = directory.workers.get(&index);
     let register = !known.is_some_and(|entry| entry.run == request.run && entry.uuid == request.facts.uuid);
@@ -101,8 +105,11 @@ pub(crate) async fn heartbeat(door: &Door, asked: &Asked<'_>, payload: &mut Payl
     let view = master.view();
     let leaders = view.leaders();
     door.site.learn_leaders(&leaders);
-    let view = (request.epoch < directory.epoch).then_some(view);
-    Ok(respond::json(&HeartbeatReply { register, view, leaders, refused, leads }, false))
+    let incarnation = directory.incarnation.max(1);
+    let older = (request.incarnation.max(1), request.epoch) < (incarnation, directory.epoch);
+    let view = older.then_some(view);
+    let reply = HeartbeatReply { register, view, leaders, refused, leads, incarnation };
+    Ok(respond::json(&reply, false))
 }
 
 /// `POST /internal/promote`.

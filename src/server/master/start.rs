@@ -6,11 +6,12 @@ use super::super::config::MasterOptions;
 use super::super::node::Mode;
 use super::super::site::{Member, Place, Site};
 use super::super::worker::refuses;
-use super::Master;
 use super::watch::{self, Watch, Wishes};
+use super::{Master, recover};
+use crate::cluster::directory::{MasterEntry, Recovered};
 use crate::cluster::view::{ClusterView, RegisterMasterReply, RegisterMasterRequest};
 use crate::error::{Error, Kind, Result};
-use crate::replica::{Folder, Role, found_master, join_master};
+use crate::replica::{Folder, Role, found_master, join_master, recover_master};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,10 @@ pub(crate) fn start_master(site: &Arc<Site>, options: &MasterOptions, port: u16)
     if folder.has_stores() {
         check_cluster(&options.join, &folder, &caller)?;
     }
-    if options.join.is_empty() || folder.has_stores() {
+    if let Some(recovered) = &options.recovered {
+        recover::check_empty(options, folder.has_stores())?;
+        begin_recovered(&mut folder, recovered, &own, master)?;
+    } else if options.join.is_empty() || folder.has_stores() {
         found_master(&mut folder, &own, master.node.options())?;
     } else {
         if options.join.iter().all(|master| *master == own) {
@@ -66,6 +70,7 @@ pub(crate) fn start_master(site: &Arc<Site>, options: &MasterOptions, port: u16)
     master.reach(known.master_members.iter().map(|member| (member.index, member.address.clone())));
     master.node.start(folder)?;
     master.refresh(site);
+    recover::check_with_workers(master, &caller)?;
     let request = watch::request(site, master.node.run(), &identity);
     let request = RegisterMasterRequest { starts: master.node.starts(), ..request };
     let wishes = Wishes {
@@ -81,6 +86,24 @@ pub(crate) fn start_master(site: &Arc<Site>, options: &MasterOptions, port: u16)
         .spawn(move || watch.run())
         .map_err(|error| Error::new(Kind::System, "cannot start the master's thread").cause(error))?;
     Ok(line)
+}
+
+/// Makes this master the first of a recovered directory.
+fn begin_recovered(folder: &mut Folder, recovered: &Recovered, own: &str, master: &Master) -> Result<()> {
+    let mut directory = recovered.directory.clone();
+    let identity = folder.identity();
+    let index = directory.begin_with(MasterEntry {
+        uuid: identity.uuid.clone(),
+        address: own.to_owned(),
+        data: folder.path().display().to_string(),
+        starts: identity.starts,
+        run: master.node.run(),
+        removed: None,
+        dead: false,
+    });
+    recover_master(folder, &directory, index, master.node.options())?;
+    log::warn!("the directory is recovered: incarnation {} of the masters begins", directory.incarnation);
+    Ok(())
 }
 
 /// A folder that has its place already may be told to join its own masters, and no others. Those that do not answer
@@ -119,7 +142,7 @@ fn wait_until_known(site: &Site, master: &Master, watch: &mut Watch) -> Result<(
         }
         master.refresh(site);
         let here = replica.directory_here()?;
-        let alone = here.master_nodes.len() <= 1 && !joins;
+        let alone = here.master_indices().count() <= 1 && !joins;
         if here.epoch > 0 {
             match watch.register(master, replica) {
                 Ok(()) => return Ok(()),

@@ -7,7 +7,7 @@ use super::super::facts::SOFTWARE;
 use super::super::node::Mode;
 use super::super::site::{Event, Member, Site};
 use super::super::worker::refuses;
-use super::{ALIVE, Master, requests};
+use super::{ALIVE, Master, recover, requests};
 use crate::cluster::directory::{Directory, DirectoryCommand, DirectoryReply, Settings};
 use crate::cluster::planning;
 use crate::cluster::view::{RegisterMasterReply, RegisterMasterRequest};
@@ -26,6 +26,8 @@ const ROUND: Duration = Duration::from_secs(1);
 const CALL: Duration = Duration::from_secs(3);
 /// How long another master is waited for.
 const WORD: Duration = Duration::from_millis(1500);
+/// The shortest and the longest pause before silent workers are told again who the recovered masters are.
+const TELL: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
 
 /// What the command line says for the whole cluster, where it says something.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,6 +56,8 @@ pub(super) struct Watch {
     /// When each node was last heard of, or this master began to lead.
     workers: BTreeMap<u32, Instant>,
     masters: BTreeMap<u32, Instant>,
+    /// When silent workers were told last where the masters are, and how long until they are told again.
+    told: Option<(Instant, Duration)>,
 }
 
 impl Watch {
@@ -69,7 +73,7 @@ impl Watch {
             .build()
             .map_err(|error| Error::new(Kind::System, "cannot wait for the directory").cause(error))?;
         let (workers, masters) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Watch { site, caller, runtime, request, wishes, registered: false, workers, masters })
+        Ok(Watch { site, caller, runtime, request, wishes, registered: false, workers, masters, told: None })
     }
 
     /// Goes on until the node stops.
@@ -150,6 +154,7 @@ impl Watch {
             return Ok(());
         }
         self.settle(master, replica)?;
+        self.tell_silent(master)?;
         self.declare_dead(master, replica)?;
         self.move_slots(master, replica)
     }
@@ -166,6 +171,17 @@ impl Watch {
                 reply => say_move(&command, &reply),
             }
         }
+        Ok(())
+    }
+
+    /// After a recovery: workers that are silent may not know where the masters are. They are told now and then.
+    fn tell_silent(&mut self, master: &Master) -> Result<()> {
+        if master.directory().incarnation <= 1 || self.told.is_some_and(|(at, pause)| at.elapsed() < pause) {
+            return Ok(());
+        }
+        let pause = self.told.map_or(TELL.0, |(_, pause)| (2 * pause).min(TELL.1));
+        recover::tell_silent(master, &self.caller)?;
+        self.told = Some((Instant::now(), pause));
         Ok(())
     }
 
