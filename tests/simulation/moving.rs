@@ -33,10 +33,20 @@ enum How {
 }
 
 /// So many of them wait at most.
-const STRIKES: usize = 4;
+const STRIKES: usize = 5;
 
-const PHASES: [Phase; 6] =
-    [Phase::Copy, Phase::Follow, Phase::Frozen, Phase::Given, Phase::Release, Phase::Withdraw];
+/// The later ones, which are short, and those that are rare, come more often.
+const PHASES: [Phase; 9] = [
+    Phase::Copy,
+    Phase::Follow,
+    Phase::Frozen,
+    Phase::Given,
+    Phase::Given,
+    Phase::Release,
+    Phase::Release,
+    Phase::Withdraw,
+    Phase::Withdraw,
+];
 
 impl World {
     /// Some slots of the group `from` are to move to another group; perhaps back again as soon as they are there.

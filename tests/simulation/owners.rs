@@ -8,7 +8,6 @@ use crate::workers::Workers;
 use catstore::cluster::moves::{SlotSet, Span};
 use catstore::cluster::slots::SlotTable;
 use catstore::replica::keyspace::{Keyspace, Published};
-use catstore::replica::machine::Machine;
 use catstore::replica::moves::OutPhase;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,13 +32,13 @@ impl Owners {
     pub fn look(&mut self, sys: &System, workers: &Workers, id: u64) -> Result<(), String> {
         let Some(node) = workers.node(id) else { return Ok(()) };
         let Some(up) = &node.up else { return Ok(()) };
-        let (published, index) = (up.live().1, up.member.machine().position().index);
-        self.note(node.group, index, published)?;
+        self.note(node.group, up.live().1)?;
         two_readers(sys, workers, node)
     }
 
     /// Never two groups serve a slot, by the newest state of each.
-    fn note(&mut self, group: u32, index: u64, published: &Published) -> Result<(), String> {
+    fn note(&mut self, group: u32, published: &Published) -> Result<(), String> {
+        let index = published.counters.index;
         let frozen = frozen(published);
         if let Some(known) = self.newest.get_mut(&group) {
             if known.index >= index {

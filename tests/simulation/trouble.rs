@@ -272,8 +272,8 @@ const MOVES: Theme = Theme {
     name: "moves",
     weights: &[
         (14, MoveSlots),
-        (5, CancelMove),
-        (14, StrikeMove),
+        (8, CancelMove),
+        (18, StrikeMove),
         (2, Drain),
         (3, FoundGroup),
         (1, Share),
@@ -298,8 +298,10 @@ const MOVES: Theme = Theme {
         (1, JoinMaster),
         (1, RemoveMaster),
         (1, BreakPull),
+        (1, WithStandbys),
+        (1, ReplaceUnheard),
     ],
-    pause: 800,
+    pause: 700,
     power_after_vote: 20,
 };
 
