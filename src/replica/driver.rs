@@ -7,6 +7,7 @@
 //! allow somebody else to lead.
 
 use super::clock::{now_ms, wall_clock};
+use super::compaction;
 use super::core::{Status, TICK_MS};
 use super::digest;
 use super::fetch;
@@ -432,6 +433,9 @@ where
         if let Some(flush) = outputs.flush {
             self.flush(flush)?;
         }
+        if outputs.frees {
+            self.compact()?;
+        }
         if self.leaving.is_some()
             && self.member.as_ref().is_none_or(|member| member.has_left(now_ms()))
             && let Some(leaving) = self.leaving.take()
@@ -458,6 +462,18 @@ where
             drop(flush);
             // A replica that was closed meanwhile no longer cuts its log.
             let _ = inbox.sender.send(Job::Flushed(done));
+        })
+    }
+
+    /// Gives the space of rows that are gone back to the system, on a thread of its own.
+    fn compact(&self) -> Result<()> {
+        let Some(state) = self.member.as_ref().map(Member::state) else { return Ok(()) };
+        let shared = self.inbox.shared.clone();
+        spawn("compaction", move || {
+            yield_to_others();
+            if let Err(error) = compaction::run(&*state, &|| shared.closing.load(Ordering::Relaxed)) {
+                shared.fail(error);
+            }
         })
     }
 

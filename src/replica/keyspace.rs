@@ -94,6 +94,8 @@ pub struct Keyspace {
     slots: Arc<SlotTable>,
     moves: Arc<Moves>,
     shifts: u64,
+    /// True if the entry that is applied was the last one that removed what had moved.
+    frees: bool,
     more_to_sweep: bool,
     swept_at: u64,
 }
@@ -117,6 +119,7 @@ impl Machine for Keyspace {
             slots: Arc::new(slots),
             moves: Arc::new(moves.unwrap_or_default()),
             shifts: 0,
+            frees: false,
             more_to_sweep: false,
             swept_at: 0,
         })
@@ -190,7 +193,8 @@ impl Machine for Keyspace {
         let counters = (keys::COUNTERS_ROW.to_vec(), self.counters.encode());
         let digest = changes.take_digest();
         let shifts = self.shifts != shifts;
-        Ok(Applied { effect: changes.into_effect(counters), replies, digest, shifts })
+        let frees = std::mem::take(&mut self.frees);
+        Ok(Applied { effect: changes.into_effect(counters), replies, digest, shifts, frees })
     }
 
     fn due(&self, now: u64) -> Option<Request> {

@@ -39,6 +39,8 @@ pub struct Applied<R> {
     pub digest: Option<DigestOrder>,
     /// True if readers must look again at what they may read before the rows are written.
     pub shifts: bool,
+    /// True if many rows are gone whose space should come back soon.
+    pub frees: bool,
 }
 
 /// Asks members for a digest of their rows.

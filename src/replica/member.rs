@@ -539,6 +539,7 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         {
             outputs.looks.push(Look { id, index: at.index, view: self.state.view()? });
         }
+        outputs.frees |= applied.frees;
         outputs.entries += 1;
         outputs.commands += applied.replies.len() as u64;
         if let Some(tickets) = self.waiting.remove(&(at.index, at.term)) {

@@ -14,6 +14,7 @@ mod change;
 mod changes;
 mod clock;
 pub mod command;
+mod compaction;
 pub mod copies;
 pub mod core;
 pub mod digest;

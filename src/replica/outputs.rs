@@ -87,6 +87,8 @@ pub struct Outputs<R, B> {
     pub commands: u64,
     /// True if a snapshot replaced the state.
     pub installed: bool,
+    /// True if many rows are gone whose space should come back soon.
+    pub frees: bool,
 }
 
 impl<R, B> Default for Outputs<R, B> {
@@ -102,6 +104,7 @@ impl<R, B> Default for Outputs<R, B> {
             entries: 0,
             commands: 0,
             installed: false,
+            frees: false,
         }
     }
 }

@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// A chunk ends after so many bytes of rows, or holds one larger row.
-pub const CHUNK_BYTES: usize = 2 << 20;
+pub const CHUNK_BYTES: usize = 6 << 20;
 const VERSION: u8 = 1;
 const LAST: u8 = 1;
 /// Bytes before the rows, and behind them.

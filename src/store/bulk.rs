@@ -25,7 +25,7 @@ const LEVELS: std::ops::RangeInclusive<u32> = 2..=6;
 /// A table is written in pieces of so many bytes.
 const PIECE: usize = 1 << 20;
 /// Behind a piece the disk is left to others for this part of the time that it took.
-const PAUSE_PART: u32 = 2;
+const PAUSE_PART: u32 = 8;
 const MANIFEST: &str = "MANIFEST-000001";
 /// The number of the first table.
 const FIRST_TABLE: u64 = 2;

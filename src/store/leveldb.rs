@@ -217,6 +217,10 @@ impl State for LevelState {
         self.0.put(&mark, true)
     }
 
+    fn compact(&self, from: &[u8], to: &[u8]) {
+        self.0.database.compact(&Row(from.to_vec()), &Row(to.to_vec()));
+    }
+
     fn view(&self) -> Result<Arc<dyn View>> {
         let opened = self.0.clone();
         // SAFETY: what the snapshot borrows is the database in `opened`. It does not move, and `Moment` keeps it open

@@ -183,6 +183,10 @@ impl State for Generation {
         self.state.flush()
     }
 
+    fn compact(&self, from: &[u8], to: &[u8]) {
+        self.state.compact(from, to);
+    }
+
     fn view(&self) -> Result<Arc<dyn View>> {
         Ok(Arc::new(Held { view: self.state.view()?, _generation: self.itself.upgrade() }))
     }

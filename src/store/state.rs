@@ -46,6 +46,12 @@ pub trait State: Send + Sync {
     /// write-ahead log). Writers go on meanwhile. May take seconds: never call it on the replica's thread.
     fn flush(&self) -> Result<()>;
 
+    /// Gives back the space of rows from `from` up to `to` that are gone. Blocks, for as long as it takes to write what is
+    /// left of them anew; others read and write meanwhile. Changes no row.
+    fn compact(&self, from: &[u8], to: &[u8]) {
+        let _ = (from, to);
+    }
+
     /// All rows as of now.
     fn view(&self) -> Result<Arc<dyn View>>;
 

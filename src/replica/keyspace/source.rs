@@ -126,6 +126,7 @@ impl Keyspace {
         }
         if done && let Some(out) = self.outgoing(id, &[OutPhase::Given, OutPhase::Withdrawn]) {
             out.phase = OutPhase::Done { withdrawn };
+            self.frees = !withdrawn;
         }
         self.write_moves(changes)
     }

@@ -267,6 +267,7 @@ impl Keyspace {
             let moves = Arc::make_mut(&mut self.moves);
             moves.incoming = None;
             (moves.last_in, moves.took) = (id, false);
+            self.frees = !done;
         }
         self.write_moves(changes)
     }
