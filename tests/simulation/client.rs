@@ -2,36 +2,21 @@
 //! it was answered and when. Where there are several groups it finds the one of a key by routes that may be old; who
 //! is asked in vain says so, and it looks at newer ones.
 
+mod routes;
+mod wishes;
+
 use crate::event::{Answer, Caller, Event, Place, Question};
 use crate::history::{Did, History};
-use crate::keys::{self, key};
+use crate::keys;
 use crate::system::{MS, SECOND, System};
-use catstore::cluster::slots::{SlotTable, slot};
+use catstore::cluster::slots::SlotTable;
 use catstore::error::Kind;
-use catstore::replica::command::{BatchCommand, Command, Condition, Put, Reply, Request};
-use catstore::store::record::checksum;
+use catstore::replica::command::{BatchCommand, Command, Put, Reply, Request};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Who can be asked, and the newest routes that can be had.
-pub struct Atlas {
-    /// The workers of each group that may run.
-    pub groups: BTreeMap<u32, Vec<u64>>,
-    /// Routes that a master tells; none if no master runs.
-    pub table: Option<Arc<SlotTable>>,
-}
-
-impl Atlas {
-    fn everybody(&self) -> Vec<u64> {
-        let mut all: Vec<u64> = self.groups.values().flatten().copied().collect();
-        all.sort_unstable();
-        all
-    }
-
-    fn group_of(&self, worker: u64) -> Option<u32> {
-        self.groups.iter().find(|(_, members)| members.contains(&worker)).map(|(group, _)| *group)
-    }
-}
+pub use routes::Atlas;
+use routes::slot_of;
 
 /// A client.
 pub struct Client {
@@ -242,50 +227,6 @@ impl Client {
         Ok(())
     }
 
-    /// Some group, for a command to all of its keys.
-    fn group_of_all(&self, sys: &mut System, question: &Question, atlas: &Atlas) -> Option<u32> {
-        let Question::Write(Request { command: Command::Clear | Command::Digest { .. }, .. }) = question
-        else {
-            return None;
-        };
-        let ids: Vec<u32> = atlas.groups.keys().copied().collect();
-        match &ids[..] {
-            [] => None,
-            [only] => Some(*only),
-            _ => Some(ids[sys.random.up_to(ids.len() - 1)]),
-        }
-    }
-
-    /// The group that the operation under way is for, as far as this client knows.
-    fn owner(&mut self, atlas: &Atlas) -> Option<u32> {
-        let task = self.task.as_ref()?;
-        if !self.several {
-            return atlas.groups.keys().next().copied();
-        }
-        if task.group.is_some() {
-            return task.group;
-        }
-        if self.table.ranges().is_empty() {
-            self.table = atlas.table.clone()?;
-        }
-        let slot = slot_of(&task.question)?;
-        self.hints.get(&slot).copied().or_else(|| self.table.owner(slot))
-    }
-
-    /// The group that was asked does not own the slot: another one does, or newer routes say which.
-    fn moved(&mut self, sys: &mut System, hint: Option<u32>) {
-        let Some(slot) = self.task.as_ref().and_then(|task| slot_of(&task.question)) else { return };
-        match hint {
-            Some(group) if !sys.one_in(4) => {
-                self.hints.insert(slot, group);
-            }
-            _ => {
-                self.hints.clear();
-                self.table = Arc::default();
-            }
-        }
-    }
-
     /// Nobody knows whether the attempt was done: only a request with an id, or a read, is asked again.
     fn unknown(&mut self, sys: &mut System, history: &mut History) {
         let Some(task) = &mut self.task else { return };
@@ -408,127 +349,6 @@ impl Client {
         }
         Ok(())
     }
-
-    fn choose(&mut self, sys: &mut System, history: &mut History) -> (Question, Option<Answer>) {
-        if let Some((request, answer)) = self.audit.pop() {
-            return (Question::Write(request), Some(answer));
-        }
-        let (first, last) = keys::used(self.several);
-        let number = sys.between(first, last);
-        let kind = match self.number % 2 {
-            _ if self.quiet > sys.now => 0,
-            0 if self.hurry.0 > sys.now => 0,
-            1 if self.hurry.0 > sys.now => 99,
-            _ => sys.between(0, 99),
-        };
-        match kind {
-            0..=44 => return (Question::Read(key(number)), None),
-            45..=49 => return (Question::ReadStale(key(number)), None),
-            50 if self.past.is_some() => {
-                if let Some((request, answer)) = self.past.take() {
-                    return (Question::Write(request), Some(answer));
-                }
-            }
-            _ => {}
-        }
-        let command = match sys.between(0, 199) {
-            0..=119 => Command::Put(self.put(sys, history, number)),
-            120..=149 => Command::Delete { key: key(number), condition: self.condition(sys, number) },
-            150..=197 => self.batch(sys, history, number),
-            198 => {
-                sys.count("clear");
-                Command::Clear
-            }
-            _ => Command::Digest { id: sys.random.draw(), members: vec![1, 2, 3] },
-        };
-        let command = match command {
-            // Only a whole group's keys go with a clear.
-            Command::Clear => Command::Clear,
-            _ if keys::stays(number) => {
-                let put = self.put(sys, history, number);
-                Command::Put(Put { key: key(number), ttl: None, condition: Condition::Any, ..put })
-            }
-            command => command,
-        };
-        let cleared = self.several && command == Command::Clear;
-        let id = match sys.between(0, 3) {
-            _ if cleared => Some(format!("{}-{}", self.number, history.next_stamp())),
-            0 => Some(format!("{}-{}", self.number, history.next_stamp())),
-            1 => {
-                self.session += 1;
-                Some(format!("{:032x}:{}", self.number + 1, self.session))
-            }
-            _ => None,
-        };
-        if id.is_some() {
-            // Of a session only the last request may be repeated.
-            self.past = None;
-        }
-        (Question::Write(Request { id, command }), None)
-    }
-
-    fn put(&mut self, sys: &mut System, history: &mut History, number: u64) -> Put {
-        let stamp = history.next_stamp();
-        let value = stamp.to_string().into_bytes();
-        let ttl = (sys.ttl && sys.one_in(10)).then(|| sys.between(500, 12_000));
-        let (number, condition) = match self.known {
-            Some((known, _, version)) if sys.one_in(6) => (known, Condition::Version(version)),
-            _ => (number, self.condition(sys, number)),
-        };
-        Put {
-            key: key(number),
-            checksum: checksum(&value),
-            value,
-            content_type: String::new(),
-            ttl,
-            condition,
-        }
-    }
-
-    fn condition(&mut self, sys: &mut System, number: u64) -> Condition {
-        match (sys.between(0, 9), self.known) {
-            (0, _) => Condition::Absent,
-            (1, _) => Condition::Exists,
-            (2, Some((known, _, version))) if known == number => Condition::Version(version),
-            _ => Condition::Any,
-        }
-    }
-
-    /// All keys of a batch are in one slot, that of `number`.
-    fn batch(&mut self, sys: &mut System, history: &mut History, number: u64) -> Command {
-        let mut numbers = keys::family(number);
-        let mut commands = Vec::new();
-        for _ in 0..sys.between(1, 3).min(numbers.len() as u64) {
-            let number = numbers.swap_remove(sys.random.up_to(numbers.len() - 1));
-            commands.push(match sys.between(0, 5) {
-                0 => BatchCommand::Check { key: key(number), condition: self.condition(sys, number) },
-                1 => BatchCommand::Delete { key: key(number) },
-                _ => {
-                    let put = self.put(sys, history, number);
-                    BatchCommand::Put(Put { key: key(number), condition: Condition::Any, ..put })
-                }
-            });
-        }
-        Command::Batch(commands)
-    }
-}
-
-/// The slot that a question is about; none for what is about all keys of a group.
-fn slot_of(question: &Question) -> Option<u16> {
-    let key = match question {
-        Question::Read(key) | Question::ReadStale(key) => key,
-        Question::Write(request) => match &request.command {
-            Command::Put(put) => &put.key,
-            Command::Delete { key, .. } => key,
-            Command::Batch(commands) => match commands.first()? {
-                BatchCommand::Put(put) => &put.key,
-                BatchCommand::Delete { key } | BatchCommand::Check { key, .. } => key,
-            },
-            _ => return None,
-        },
-        Question::List(..) | Question::Direct(_) => return None,
-    };
-    Some(slot(key))
 }
 
 /// Counts what is written to slots that are on their way.

@@ -173,6 +173,31 @@ pub enum Event {
     Calm,
 }
 
+impl Event {
+    /// The member that it happens to, of those that happen to one.
+    pub fn member(&self) -> Option<Place> {
+        match self {
+            Event::Wake(place, _)
+            | Event::Effect(place, ..)
+            | Event::Finish(place, _)
+            | Event::Die(place, ..)
+            | Event::Start(place)
+            | Event::Parcel(place, _)
+            | Event::Forged(place, _)
+            | Event::Unreachable(place, ..)
+            | Event::Flushed(place, _)
+            | Event::Ask(place, ..)
+            | Event::Serve(place, ..)
+            | Event::Chunk(place, ..)
+            | Event::Pulled(place, ..)
+            | Event::Want(place, ..)
+            | Event::Leave(place, _)
+            | Event::Question(place, ..) => Some(*place),
+            _ => None,
+        }
+    }
+}
+
 /// A pull of a snapshot: which one, and the number of the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pulling {

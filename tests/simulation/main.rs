@@ -1,6 +1,6 @@
-//! Whole groups on virtual time: masters and a group of workers, the very code of production, with a simulated network,
-//! disks that lose what was not synced, and clients that write down what they see. Everything random comes from the
-//! seed that is printed.
+//! Whole clusters on virtual time: masters and groups of workers between which slots move, the very code of production,
+//! with a simulated network, disks that lose what was not synced, and clients that write down what they see. Everything
+//! random comes from the seed that is printed.
 //!
 //!     cargo test --test simulation                    new seeds, a few
 //!     SEEDS=10000 cargo test --release --test simulation
@@ -17,6 +17,7 @@ mod event;
 mod forgery;
 mod group;
 mod history;
+mod judge;
 mod keys;
 #[path = "../common/linear.rs"]
 mod linear;
@@ -34,6 +35,7 @@ mod scenes;
 mod stores;
 mod subjects;
 mod system;
+mod themes;
 mod trouble;
 mod watch;
 mod workers;

@@ -1,23 +1,23 @@
 //! Who looks after the cluster: workers and masters that join, are lost, and replaced; heartbeats and the views that
 //! come back; masters that declare who is dead. Everything goes through the directory.
 
-use crate::carrier::{Carriers, Ordered};
+mod duty;
+mod founding;
+mod heartbeat;
+
 use crate::event::{Answer, Caller, Event, Place, Question};
 use crate::group::Group;
 use crate::node::Node;
-use crate::subjects::owned;
 use crate::system::{MS, SECOND, System};
 use crate::workers::Workers;
-use catstore::cluster::directory::{Directory, DirectoryCommand, DirectoryReply, Heard, WorkerEntry};
-use catstore::cluster::membership::{index_of, raft_id, wanted};
-use catstore::cluster::planning;
+use catstore::cluster::directory::{Directory, DirectoryCommand, DirectoryReply, Heard};
+use catstore::cluster::membership::raft_id;
 use catstore::cluster::slots::SlotTable;
-use catstore::cluster::view::{RegisterMasterRequest, RegisterRequest, WorkerFacts, needs_vote};
+use catstore::cluster::view::{RegisterMasterRequest, RegisterRequest, WorkerFacts};
 use catstore::replica::core::Role;
 use catstore::replica::directory::{self, DirectoryMachine};
-use catstore::replica::keyspace::{self, Keyspace};
+use catstore::replica::keyspace;
 use catstore::replica::machine::Machine;
-use catstore::replica::moves::InPhase;
 use std::collections::BTreeMap;
 
 /// Who was not heard of for so long is not alive.
@@ -68,65 +68,6 @@ impl Operator {
             sizes,
             rebalance: false,
         }
-    }
-
-    /// Founds the cluster: its first master; and, if `table` says who owns which slots, the founders of all groups.
-    pub fn found(
-        &mut self,
-        sys: &mut System,
-        masters: &mut Group<DirectoryMachine>,
-        workers: &mut Workers,
-        table: &SlotTable,
-    ) -> Result<(), String> {
-        let mut directory = Directory {
-            cluster: "c".into(),
-            epoch: 1,
-            incarnation: 1,
-            masters: vec!["m0".into()],
-            ..Directory::default()
-        };
-        if !table.ranges().is_empty() {
-            let groups: Vec<u32> = workers.groups().keys().copied().collect();
-            self.found_groups(sys, &mut directory, &groups, workers, table)?;
-        }
-        let rows = directory::founding_rows(&directory).map_err(|error| error.to_string())?;
-        masters.add(sys, 0, "m0".into(), &rows, true, (6000, 30_000));
-        Ok(())
-    }
-
-    /// The founders of groups: worker 0 of group 0, and so on.
-    fn found_groups(
-        &mut self,
-        sys: &mut System,
-        directory: &mut Directory,
-        groups: &[u32],
-        workers: &mut Workers,
-        table: &SlotTable,
-    ) -> Result<(), String> {
-        self.rebalance = sys.one_in(2);
-        directory.slots = table.clone();
-        directory.settings.rebalance = self.rebalance;
-        directory.next_index = groups.len() as u32;
-        for group in groups {
-            let uuid = format!("f{group}");
-            let entry = WorkerEntry {
-                uuid: uuid.clone(),
-                group: *group,
-                address: format!("{uuid}:1"),
-                data: format!("/{uuid}"),
-                starts: 0,
-                run: 0,
-                removed: None,
-                dead: false,
-            };
-            directory.workers.insert(*group, entry);
-            let mut own = SlotTable::default();
-            own.give(&table.of(*group), *group);
-            let rows = keyspace::founding_rows(&own).map_err(|error| error.to_string())?;
-            workers.group_mut(*group).add(sys, *group, uuid, &rows, true, self.sizes);
-            sys.after(SECOND, Event::Heartbeat(Place::Worker(raft_id(*group))));
-        }
-        Ok(())
     }
 
     /// A worker is to join `group`; in the place of `replace` if that is lost. Without a group it founds one.
@@ -333,84 +274,6 @@ impl Operator {
         Ok(())
     }
 
-    /// A worker tells a master that it is there.
-    pub fn beat(&mut self, sys: &mut System, place: Place, masters: &Group<DirectoryMachine>) {
-        let next = sys.between(500 * MS, 1200 * MS);
-        sys.after(next, Event::Heartbeat(place));
-        let there = masters.there();
-        let leader = masters.leader().filter(|_| !sys.one_in(4));
-        let to = leader.unwrap_or(there[sys.random.up_to(there.len() - 1)]);
-        for delay in sys.send(place, Place::Master(to)) {
-            sys.after(delay, Event::Heard(Place::Master(to), place));
-        }
-    }
-
-    /// A master hears of a worker and tells it how the cluster looks, as far as it knows.
-    pub fn hear(
-        &mut self,
-        sys: &mut System,
-        master: Place,
-        worker: Place,
-        masters: &mut Group<DirectoryMachine>,
-        workers: &mut Workers,
-        carriers: &Carriers,
-    ) {
-        let (Place::Master(at), Place::Worker(id)) = (master, worker) else { return };
-        let Some((node, up)) = running(masters, sys, at) else { return };
-        let (directory, leads) = (up.member.machine().publish(), up.status.role == Role::Leader);
-        let _ = node;
-        let Some(teller) = workers.node(id) else { return };
-        let group = teller.group;
-        let (Some(facts), Some(index)) = (facts(teller, carriers), index_of(id)) else { return };
-        let run = teller.up.as_ref().map_or(0, |up| up.own.run);
-        self.heard.insert((at, index), (sys.now, facts));
-        let life = teller.life;
-        let view = directory.view();
-        // One that votes stays until its group has let go of it; a dissolved one has nobody who could.
-        let own = self.heard.range((at, 0)..=(at, u32::MAX));
-        let lately = own.filter(|(_, (heard, _))| sys.now - heard < ALIVE);
-        let there = view.group(group).is_some_and(|group| !group.members.is_empty());
-        let needed = there && needs_vote(index, group, 1, lately.map(|(_, (_, facts))| facts));
-        if leads && !needed && view.group(group).is_some_and(|group| group.removed.contains(&index)) {
-            stop(sys, worker, masters, workers);
-            return;
-        }
-        let known = directory.workers.get(&index);
-        if leads && known.is_some_and(|entry| (entry.starts, entry.run) != (teller.starts, run)) {
-            let request = RegisterRequest {
-                uuid: teller.uuid.clone(),
-                run,
-                starts: teller.starts,
-                address: format!("{}:1", teller.uuid),
-                data: format!("/{}", teller.uuid),
-                index: Some(index),
-                cluster: Some("c".into()),
-                clone: None,
-                replace: None,
-                accept_data_loss: false,
-                software: String::new(),
-            };
-            let alive = self.alive(sys, at);
-            let command = DirectoryCommand::Register { request, alive, heard: Heard::default() };
-            self.once(sys, Task::Again { place: worker, life, command });
-        }
-        let wanted = wanted(&view, group);
-        let order = view.moves.iter().find(|order| order.from == group).cloned();
-        let ordered = Ordered { order, next_move: view.next_move };
-        let several = workers.groups().len() > 1;
-        for delay in sys.send(master, worker) {
-            // Now and then a view comes late, behind newer ones.
-            let late = if sys.faults && sys.one_in(6) { sys.between(0, 6 * SECOND) } else { 0 };
-            if late > SECOND {
-                sys.count("view delivered late");
-            }
-            sys.after(delay + late, Event::Want(worker, life, wanted.clone()));
-            if several {
-                sys.after(delay + late, Event::Ordered(id, ordered.clone()));
-            }
-        }
-    }
-
     /// Begins a task unless one for the same process is under way.
     fn once(&mut self, sys: &mut System, task: Task) {
         let Task::Again { place, .. } = &task else { return };
@@ -418,101 +281,6 @@ impl Operator {
         if !self.tasks.values().any(same) {
             self.begin(sys, task);
         }
-    }
-
-    /// What masters do once a second.
-    pub fn duty(
-        &mut self,
-        sys: &mut System,
-        masters: &mut Group<DirectoryMachine>,
-        several: bool,
-    ) -> Result<(), String> {
-        sys.after(SECOND, Event::Duty);
-        for id in masters.running() {
-            self.register_master(sys, id, masters);
-            let Some((node, up)) = running(masters, sys, id) else { continue };
-            if up.status.role != Role::Leader {
-                self.missed.retain(|(master, _), _| *master != id);
-                continue;
-            }
-            let directory = up.member.machine().publish();
-            let active = up.member.core().active(node.clock.ms(sys.now));
-            let mut commands = self.changes(sys, id, &directory, &active);
-            let changes = commands.len();
-            if several {
-                commands.extend(self.moves(sys, id, &directory));
-            }
-            for (place, command) in commands.into_iter().enumerate() {
-                if place < changes {
-                    sys.count("fitness to vote changed");
-                } else if let DirectoryCommand::StartMove { .. } = command {
-                    sys.count("move planned by the masters");
-                }
-                if let Some(node) = masters.nodes.get_mut(&id) {
-                    node.question(sys, Caller::Operator(0), Question::Direct(Box::new(command)))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What the masters order and note about moves.
-    fn moves(&self, sys: &System, master: u64, directory: &Directory) -> Vec<DirectoryCommand> {
-        let own = self.heard.range((master, 0)..=(master, u32::MAX));
-        let beats = own.map(|(_, (at, facts))| (facts, sys.now - at < ALIVE));
-        planning::commands(directory, &planning::hear(directory, beats))
-    }
-
-    /// A master whose run the directory does not know says so.
-    fn register_master(&mut self, sys: &mut System, id: u64, masters: &Group<DirectoryMachine>) {
-        let (Some(node), Some(index)) = (masters.nodes.get(&id), index_of(id)) else { return };
-        let Some(up) = &node.up else { return };
-        let leader = masters.leader().and_then(|leader| masters.nodes.get(&leader)?.up.as_ref());
-        let Some(leader) = leader else { return };
-        let known =
-            leader.member.machine().publish().master_nodes.get(&index).map(|entry| (entry.starts, entry.run));
-        let founder = index == 0 && known.is_none();
-        if founder || known.is_some_and(|known| known != (node.starts, up.own.run)) {
-            let request = master_request(&node.uuid, Some(index), node.starts, up.own.run);
-            let command = DirectoryCommand::RegisterMaster { request, alive: Vec::new() };
-            let (place, life) = (node.place(), node.life);
-            self.once(sys, Task::Again { place, life, command });
-        }
-    }
-
-    /// Who is to be declared dead, or alive again.
-    fn changes(
-        &mut self,
-        sys: &System,
-        master: u64,
-        directory: &Directory,
-        active: &[u64],
-    ) -> Vec<DirectoryCommand> {
-        let mut changes = Vec::new();
-        for (index, entry) in directory.workers.iter().filter(|(_, entry)| entry.removed.is_none()) {
-            let seen = self.missed.entry((master, Place::Worker(raft_id(*index)))).or_insert(sys.now);
-            if let Some((at, _)) = self.heard.get(&(master, *index)) {
-                *seen = (*seen).max(*at);
-            }
-            let silent = sys.now - *seen;
-            let dead = if entry.dead { silent > ALIVE } else { silent > self.dead_after };
-            if dead != entry.dead {
-                changes.push(DirectoryCommand::Dead { index: *index, dead });
-            }
-        }
-        for (index, entry) in directory.master_nodes.iter().filter(|(_, entry)| entry.removed.is_none()) {
-            let id = raft_id(*index);
-            let seen = self.missed.entry((master, Place::Master(id))).or_insert(sys.now);
-            if id == master || active.contains(&id) {
-                *seen = sys.now;
-            }
-            let silent = sys.now - *seen;
-            let dead = if entry.dead { silent > ALIVE } else { silent > self.dead_after };
-            if dead != entry.dead {
-                changes.push(DirectoryCommand::MasterDead { index: *index, dead });
-            }
-        }
-        changes
     }
 }
 
@@ -573,37 +341,4 @@ fn master_request(uuid: &str, index: Option<u32>, starts: u64, run: u64) -> Regi
         cluster: Some("c".into()),
         software: String::new(),
     }
-}
-
-/// What a worker says of itself.
-fn facts(node: &Node<Keyspace>, carriers: &Carriers) -> Option<WorkerFacts> {
-    let up = node.up.as_ref().filter(|_| !node.dying)?;
-    let core = up.member.core();
-    let membership = core.membership();
-    let published = up.live().1;
-    let received = published.moves.incoming.as_ref().filter(|incoming| incoming.phase == InPhase::Active);
-    let indices = |ids: &[u64]| ids.iter().filter_map(|id| index_of(*id)).collect();
-    Some(WorkerFacts {
-        cluster: "c".into(),
-        index: index_of(node.id)?,
-        group: node.group,
-        uuid: node.uuid.clone(),
-        starts: node.starts,
-        state: "open".into(),
-        role: up.status.role.word().into(),
-        term: up.status.term,
-        applied: up.member.machine().position().index,
-        leader: index_of(up.status.leader),
-        voters: indices(&membership.voters),
-        outgoing: indices(&membership.voters_outgoing),
-        standbys: indices(&membership.learners),
-        last: core.last_index(),
-        last_term: core.last_term(),
-        incarnation: 1,
-        slots: owned(published),
-        moving: carriers.facts(node),
-        moves_done: published.moves.last_out,
-        received: received.map(|incoming| incoming.id),
-        ..WorkerFacts::default()
-    })
 }

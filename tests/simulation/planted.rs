@@ -2,14 +2,14 @@
 
 use crate::bug::Bug;
 use crate::run;
-use crate::trouble;
+use crate::themes;
 
 /// How many seeds a planted bug may hide.
 const SEARCH: u64 = 1000;
 
 /// The seeds that are about moves.
 fn finds_in_moves(bug: Bug) {
-    finds_among(bug, &|seed| trouble::theme(seed).name == "moves");
+    finds_among(bug, &|seed| themes::theme(seed).name == "moves");
 }
 
 fn finds(bug: Bug) {

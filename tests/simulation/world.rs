@@ -4,21 +4,18 @@
 use crate::bug::Bug;
 use crate::carrier::Carriers;
 use crate::client::{Atlas, Client};
-use crate::event::{Caller, Event, Place};
+use crate::event::{Answer, Caller, Event, Place};
 use crate::group::Group;
 use crate::history::History;
-use crate::keys;
 use crate::lister::Lister;
 use crate::moving::Strike;
 use crate::node::Subject;
 use crate::operator::Operator;
 use crate::owners::Owners;
 use crate::plots::Plots;
-use crate::residue;
 use crate::system::{MS, SECOND, System, Totals};
-use crate::trouble::{self, Theme};
+use crate::themes::{self, Theme};
 use crate::workers::Workers;
-use catstore::cluster::membership::{Wanted, wanted, wanted_masters};
 use catstore::cluster::moves::{SlotSet, Span};
 use catstore::cluster::slots::{SLOTS, SlotTable};
 use catstore::replica::directory::DirectoryMachine;
@@ -54,10 +51,14 @@ pub struct World {
     pub carriers: Carriers,
     /// What is to go wrong in the middle of a move.
     pub strikes: Vec<Strike>,
-    owners: Owners,
-    lister: Lister,
-    clients: Vec<Client>,
-    history: History,
+    /// Who serves which slot.
+    pub owners: Owners,
+    /// Who lists all keys.
+    pub lister: Lister,
+    /// Those who read and write.
+    pub clients: Vec<Client>,
+    /// What they saw.
+    pub history: History,
     calm_since: u64,
 }
 
@@ -88,7 +89,7 @@ pub fn live(seed: u64, bug: Bug) -> Outcome {
 impl World {
     fn new(seed: u64, bug: Bug) -> World {
         let mut sys = System::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x00C0_FFEE, bug);
-        let theme = trouble::theme(seed);
+        let theme = themes::theme(seed);
         sys.power_after_vote = theme.power_after_vote;
         sys.ttl = theme.name != "reads";
         sys.in_flight = if sys.one_in(4) { 2 } else { 1 };
@@ -252,46 +253,79 @@ impl World {
     }
 
     fn on(&mut self, event: Event) -> Result<(), String> {
-        if let Event::Client(client) = event {
-            let atlas = self.atlas();
-            match self.clients.get_mut(client as usize) {
-                Some(client) if !atlas.groups.is_empty() => {
-                    client.act(&mut self.sys, &mut self.history, &atlas);
-                }
-                _ => self.sys.after(SECOND, Event::Client(client)),
-            }
-            return Ok(());
+        if let Some(place) = event.member() {
+            return self.on_member(place, event);
         }
-        let World { sys, masters, workers, operator, clients, history, carriers, owners, lister, .. } = self;
+        let World { sys, masters, workers, operator, clients, history, carriers, lister, .. } = self;
         match event {
-            Event::Wake(place, _)
-            | Event::Effect(place, ..)
-            | Event::Finish(place, _)
-            | Event::Die(place, ..)
-            | Event::Start(place)
-            | Event::Parcel(place, _)
-            | Event::Forged(place, _)
-            | Event::Unreachable(place, ..)
-            | Event::Flushed(place, _)
-            | Event::Ask(place, ..)
-            | Event::Serve(place, ..)
-            | Event::Chunk(place, ..)
-            | Event::Pulled(place, ..)
-            | Event::Want(place, ..)
-            | Event::Leave(place, _)
-            | Event::Question(place, ..) => match place {
-                Place::Master(_) => masters.on(sys, place, event),
-                Place::Worker(id) => {
-                    let finish = matches!(event, Event::Finish(..));
-                    workers.at(place).map_or(Ok(()), |group| group.on(sys, place, event))?;
-                    if finish && workers.groups().len() > 1 {
-                        owners.look(sys, workers, id)?;
-                        carriers.look(sys, workers, id)?;
+            Event::Answer(caller, answer) => return self.on_answer(caller, answer),
+            Event::Ordered(..) | Event::Carry(..) | Event::CarryInVain(..) => return self.on_move(event),
+            Event::Client(client) => {
+                let atlas = self.atlas();
+                match self.clients.get_mut(client as usize) {
+                    Some(client) if !atlas.groups.is_empty() => {
+                        client.act(&mut self.sys, &mut self.history, &atlas);
                     }
-                    Ok(())
+                    _ => self.sys.after(SECOND, Event::Client(client)),
                 }
-                Place::Client(_) => Ok(()),
+            }
+            Event::Patience(client, attempt) => {
+                if let Some(client) = clients.get_mut(client as usize) {
+                    client.lose_patience(sys, history, attempt);
+                }
+            }
+            Event::List(attempt) if lister.waits_for(attempt) => lister.act(sys, workers),
+            Event::Heartbeat(place) => operator.beat(sys, place, masters),
+            Event::Heard(master, worker) => operator.hear(sys, master, worker, masters, workers, carriers),
+            Event::Duty => operator.duty(sys, masters, workers.groups().len() > 1)?,
+            Event::Again(task) => operator.again(sys, task, masters)?,
+            Event::ComeBack(id) => self.come_back(id)?,
+            Event::Trouble => self.trouble()?,
+            Event::Scene(scene) => self.scene(scene)?,
+            Event::Calm => (sys.net.lose, sys.net.repeat, sys.net.slow) = (0, 0, 0),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Something happens to a member.
+    fn on_member(&mut self, place: Place, event: Event) -> Result<(), String> {
+        let World { sys, masters, workers, carriers, owners, .. } = self;
+        let finish = matches!(event, Event::Finish(..));
+        match place {
+            Place::Master(_) => masters.on(sys, place, event)?,
+            Place::Worker(id) => {
+                workers.at(place).map_or(Ok(()), |group| group.on(sys, place, event))?;
+                if finish && workers.groups().len() > 1 {
+                    owners.look(sys, workers, id)?;
+                    carriers.look(sys, workers, id)?;
+                }
+            }
+            Place::Client(_) => {}
+        }
+        Ok(())
+    }
+
+    /// An answer arrives.
+    fn on_answer(&mut self, caller: Caller, answer: Answer) -> Result<(), String> {
+        let World { sys, masters, workers, operator, clients, history, carriers, lister, .. } = self;
+        match caller {
+            Caller::Client { client, attempt } => match clients.get_mut(client as usize) {
+                Some(client) => client.answer(sys, history, attempt, answer),
+                None => Ok(()),
             },
+            Caller::Operator(task) => operator.answer(sys, task, answer, masters, workers),
+            Caller::Mover { worker, number } => carriers.answer(sys, workers, (worker, number), answer),
+            Caller::Lister { group, attempt } => {
+                lister.answer(sys, workers, history, (group, attempt), answer)
+            }
+        }
+    }
+
+    /// Something happens to what carries moves out.
+    fn on_move(&mut self, event: Event) -> Result<(), String> {
+        let World { sys, workers, carriers, .. } = self;
+        match event {
             Event::Ordered(worker, ordered) => {
                 if let Some(group) = workers.group_of(worker) {
                     let unswitched = ordered.order.as_ref().filter(|order| !order.switched);
@@ -301,60 +335,11 @@ impl World {
                 carriers.hear(worker, ordered);
                 carriers.look(sys, workers, worker)
             }
-            Event::Carry(worker, life) => match workers.node(worker) {
-                Some(node) if node.life == life => carriers.look(sys, workers, worker),
-                _ => Ok(()),
-            },
+            Event::Carry(worker, life) if workers.node(worker).is_some_and(|node| node.life == life) => {
+                carriers.look(sys, workers, worker)
+            }
             Event::CarryInVain(worker, number) => carriers.in_vain(sys, workers, worker, number),
-            Event::Answer(Caller::Mover { worker, number }, answer) => {
-                carriers.answer(sys, workers, (worker, number), answer)
-            }
-
-            Event::Answer(Caller::Client { client, attempt }, answer) => {
-                match clients.get_mut(client as usize) {
-                    Some(client) => client.answer(sys, history, attempt, answer),
-                    None => Ok(()),
-                }
-            }
-            Event::Answer(Caller::Operator(task), answer) => {
-                operator.answer(sys, task, answer, masters, workers)
-            }
-            // It was handled above.
-            Event::Client(_) => Ok(()),
-            Event::Patience(client, attempt) => {
-                if let Some(client) = clients.get_mut(client as usize) {
-                    client.lose_patience(sys, history, attempt);
-                }
-                Ok(())
-            }
-            Event::Heartbeat(place) => {
-                operator.beat(sys, place, masters);
-                Ok(())
-            }
-            Event::Heard(master, worker) => {
-                operator.hear(sys, master, worker, masters, workers, carriers);
-                Ok(())
-            }
-            Event::List(attempt) => {
-                if lister.waits_for(attempt) {
-                    lister.act(sys, workers);
-                }
-                Ok(())
-            }
-            Event::Answer(Caller::Lister { group, attempt }, answer) => {
-                lister.answer(sys, workers, history, (group, attempt), answer)
-            }
-            Event::Duty => operator.duty(sys, masters, workers.groups().len() > 1),
-            Event::Again(task) => operator.again(sys, task, masters),
-            Event::ComeBack(id) => self.come_back(id),
-            Event::Trouble => self.trouble(),
-            Event::Scene(scene) => self.scene(scene),
-            Event::Calm => {
-                sys.net.lose = 0;
-                sys.net.repeat = 0;
-                sys.net.slow = 0;
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 
@@ -374,60 +359,6 @@ impl World {
         }
         Ok(())
     }
-
-    /// What must hold at the end.
-    fn judge(&mut self) -> Result<(), String> {
-        for client in &self.clients {
-            client.judge(self.sys.now)?;
-        }
-        let leader = self.masters.leader().ok_or("no master leads at the end")?;
-        let directory = self.masters.nodes[&leader].up.as_ref().map(|up| up.member.machine().publish());
-        let directory = directory.ok_or("no master leads at the end")?;
-        if !self.operator.is_idle() {
-            return Err(format!("the operator is not done: {}", self.operator.pending()));
-        }
-        agree(&self.masters, &wanted_masters(&directory), "masters")?;
-        let mut drained = 0;
-        for (id, group) in self.workers.groups() {
-            if directory.group(*id).dissolved {
-                gone(group)?;
-                drained += 1;
-                continue;
-            }
-            let waits = directory.slots.count(*id) > 0;
-            if directory.group(*id).draining && !waits {
-                return Err(format!("group {id} is drained, and is not dissolved at the end"));
-            }
-            agree(group, &wanted(&directory.view(), *id), &format!("workers of group {id}"))?;
-            let leader = group.leader().map(|leader| &group.nodes[&leader]);
-            let counters =
-                leader.and_then(|node| node.up.as_ref()).map(|up| up.member.machine().publish().counters);
-            let (counters, acknowledged) =
-                (counters.ok_or("no worker leads at the end")?, self.sys.acknowledged(*id));
-            if counters.version < acknowledged {
-                return Err(format!(
-                    "group {id}: version {} at the end, {acknowledged} was acknowledged",
-                    counters.version
-                ));
-            }
-        }
-        if self.several() {
-            if let Some(order) = directory.moves.values().next() {
-                return Err(format!("a move has not come to its end: {order:?}"));
-            }
-            residue::one_owner_per_slot(&self.workers, &directory)?;
-            let live = self.workers.groups().values().filter(|group| !directory.group(group.id).dissolved);
-            live.into_iter().try_for_each(residue::nothing_left)?;
-            self.lister.judge(self.sys.now)?;
-            self.history.lists_are_full()?;
-        }
-        (0..drained).for_each(|_| self.sys.count("group drained"));
-        self.history.versions_grow()?;
-        let given_up = self.history.check(keys::KEYS)?;
-        (0..given_up).for_each(|_| self.sys.count("history too hard to check"));
-        (0..self.history.len()).for_each(|_| self.sys.count("operation in a history"));
-        Ok(())
-    }
 }
 
 fn calm<M: Subject>(sys: &mut System, group: &mut Group<M>) {
@@ -438,45 +369,5 @@ fn calm<M: Subject>(sys: &mut System, group: &mut Group<M>) {
         node.slow_disk = (0, 0);
         let soon = sys.between(0, 2000) * MS;
         sys.after(soon, Event::Start(M::place(node.id)));
-    }
-}
-
-/// Nobody is left of a group that was dissolved.
-fn gone<M: Subject>(group: &Group<M>) -> Result<(), String> {
-    match group.running().first() {
-        Some(left) => {
-            Err(format!("worker {left} of group {} runs at the end, which was dissolved", group.id))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Everybody is where the directory wants it, by the odd rule, and has applied the same.
-fn agree<M: Subject>(group: &Group<M>, wanted: &Wanted, name: &str) -> Result<(), String> {
-    let there: std::collections::BTreeSet<u64> = group.running().into_iter().collect();
-    if there != wanted.members {
-        return Err(format!("{name}: {there:?} run at the end, the directory wants {:?}", wanted.members));
-    }
-    let leader = group.leader().ok_or_else(|| format!("{name}: nobody leads at the end"))?;
-    let membership = group.membership(leader).cloned().unwrap_or_default();
-    let mut members: Vec<u64> = membership.voters.iter().chain(&membership.learners).copied().collect();
-    members.sort_unstable();
-    let odd = wanted.members.len() - usize::from(wanted.members.len().is_multiple_of(2));
-    let joint = !membership.voters_outgoing.is_empty();
-    if joint || membership.voters.len() != odd || !members.iter().eq(&wanted.members) {
-        return Err(format!(
-            "{name}: the configuration at the end is {membership:?}, the directory wants {wanted:?}"
-        ));
-    }
-    let mut states: Vec<(u64, u64, u64)> = Vec::new();
-    for node in group.nodes.values() {
-        if let Some(up) = &node.up {
-            states.push((up.member.machine().position().index, node.disk.digest(), node.id));
-        }
-    }
-    let newest = states.iter().map(|(index, _, _)| *index).max().unwrap_or(0);
-    match states.iter().find(|(index, _, _)| index + 40 < newest) {
-        Some(behind) => Err(format!("{name}: a member is behind at the end: {behind:?} of {states:?}")),
-        None => Ok(()),
     }
 }
