@@ -3,6 +3,7 @@
 use super::node::{Launch, Node};
 use super::{PATIENCE, pause};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -19,12 +20,16 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_catstore");
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A port on which nothing listens. It lies below the range from which the system takes ports for outgoing
-/// connections, so that none of the thousands that the tests make sits on it when a node comes back.
+/// connections, so that none of the thousands that the tests make sits on it when a node comes back. No test gets a port
+/// that another one had: a worker is refused where another worker of its cluster lived.
 pub fn free_port() -> u16 {
     use std::hash::{BuildHasher, RandomState};
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("the ports that were given");
     for attempt in 0..10_000_u64 {
         let port = 12_000 + (RandomState::new().hash_one(attempt) % 20_000) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if !given.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            given.insert(port);
             return port;
         }
     }

@@ -92,17 +92,16 @@ impl Operator {
         self.begin(sys, Task::Order { command });
     }
 
-    /// Nobody is to be replaced any more who runs: its group may have come to depend on it since it was given up.
-    pub fn forgive(&mut self, sys: &mut System, workers: &mut Workers) {
-        self.tasks.retain(|_, task| {
-            let Task::Join { replace: Some(index), .. } = task else { return true };
-            let id = raft_id(*index);
-            let Some(node) = workers.node_mut(id).filter(|node| !node.gone) else { return true };
-            node.given_up = false;
-            sys.net.hear(Place::Worker(id));
-            sys.count("worker forgiven");
-            false
-        });
+    /// At the end nobody is to be replaced any more who runs, if the masters refuse it: its group may have come to depend
+    /// on it since it was given up.
+    fn forgive(&mut self, sys: &mut System, number: u64, workers: &mut Workers) {
+        let Some(Task::Join { replace: Some(index), .. }) = self.tasks.get(&number) else { return };
+        let id = raft_id(*index);
+        let Some(node) = workers.node_mut(id).filter(|node| !node.gone && !sys.faults) else { return };
+        node.given_up = false;
+        sys.net.hear(Place::Worker(id));
+        sys.count("worker forgiven");
+        self.tasks.remove(&number);
     }
 
     /// True if nobody is joining or being replaced.
@@ -281,6 +280,7 @@ impl Operator {
             (Task::Again { .. }, _) => {
                 self.tasks.remove(&number);
             }
+            (Task::Join { .. }, DirectoryReply::Refused { .. }) => self.forgive(sys, number, workers),
             // Not yet: somebody is alive, or no majority is.
             _ => {}
         }
