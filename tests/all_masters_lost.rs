@@ -51,7 +51,7 @@ impl Cluster {
         self.masters.iter_mut().for_each(Node::kill);
         copy_folder(&self.masters[0].data, &rescued);
         for master in self.masters.drain(..) {
-            std::fs::remove_dir_all(&master.data).unwrap();
+            std::fs::remove_dir_all(&master.data).expect("a folder");
         }
         self.home.launch("master", free_port(), &[]).data(&rescued)
     }

@@ -1,10 +1,12 @@
-//! Folders that format 1 wrote are opened by this version and by every later one: a worker that was closed, a worker
-//! that was killed (its entries are in the Raft log and in LevelDB's write-ahead log alone), and a master. They
-//! were made with the commands in `tests/fixtures/format-1/README.md`.
+//! Folders that earlier formats wrote are opened by this version and by every later one. Of format 1: a worker that was
+//! closed, a worker that was killed (its entries are in the Raft log and in LevelDB's write-ahead log alone), and a
+//! master. Of format 2: the two sides of a move of slots. They were made with the commands in
+//! `tests/fixtures/format-N/README.md`.
 
 use catstore::error::{Error, Kind, Result};
 use catstore::replica::copies::SnapshotName;
 use catstore::replica::handle::{DirectoryHandle, KeyspaceHandle, Options};
+use catstore::replica::moves::{InPhase, Moves, OutPhase};
 use catstore::replica::reader::ListQuery;
 use catstore::replica::transport::Wire;
 use catstore::replica::{Folder, Role, Sizes};
@@ -43,9 +45,13 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A copy of a fixture, opened as a folder of `role`.
+/// A copy of a fixture of format 1, opened as a folder of `role`.
 fn open(name: &str, role: Role, root: &Path) -> Folder {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1").join(name);
+    open_of("format-1", name, role, root)
+}
+
+fn open_of(format: &str, name: &str, role: Role, root: &Path) -> Folder {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format).join(name);
     let folder = root.join(name);
     copy(&fixture, &folder);
     Folder::open(&folder, role).expect("a data folder")
@@ -107,4 +113,39 @@ fn a_closed_master_of_format_1_opens() {
     assert_eq!(directory.workers[&0].address, "127.0.0.1:3201");
     assert_eq!(directory.slots.count(0), 16384);
     handle.close().expect("format 1 is read");
+}
+
+/// A worker of format 2, with what it knows of moves.
+fn open_side(name: &str, root: &Path) -> (KeyspaceHandle, Arc<Moves>) {
+    let folder = open_of("format-2", name, Role::Worker, root);
+    let handle = KeyspaceHandle::open(folder, &options(), 1).expect("format 2 is read");
+    handle.wait_ready(soon()).expect("format 2 is read");
+    let moves = handle.applied().expect("format 2 is read").published.moves;
+    (handle, moves)
+}
+
+#[test]
+fn both_sides_of_a_move_of_format_2_open() {
+    let root = tempfile::tempdir().expect("a folder");
+    let (source, moves) = open_side("killed-source", root.path());
+    let out = moves.outgoing.as_ref().expect("the move");
+    assert_eq!((out.id, out.to, out.phase, out.slots.count()), (1, 1, OutPhase::Following, 8192));
+    let changes = source.applied().expect("format 2 is read").outbox_rows(out.first, out.next, 1 << 20);
+    assert!(changes.is_ok_and(|chunk| chunk.next == out.next), "every change is in the outbox");
+    let reader = source.reader().expect("format 2 is read").expect("it leads");
+    for (key, value) in [(&b"A"[..], &b"happy"[..]), (b"key1", b"later"), (b"key40", &[b'z'; 400])] {
+        assert_eq!(reader.get(key).expect("format 2 is read").expect("the key").value(), value);
+    }
+    drop(reader);
+    source.close().expect("format 2 is read");
+
+    let (target, moves) = open_side("closed-target", root.path());
+    let incoming = moves.incoming.as_ref().expect("the move");
+    assert_eq!((incoming.id, incoming.from, incoming.phase), (1, 0, InPhase::Receiving));
+    assert!(incoming.keys > 0);
+    // What it does not own it does not show.
+    let reader = target.reader().expect("format 2 is read").expect("it leads");
+    assert_eq!(reader.get(b"key40").map(|_| ()).map_err(|error| error.kind()), Err(Kind::Moved));
+    drop(reader);
+    target.close().expect("format 2 is read");
 }

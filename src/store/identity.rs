@@ -8,8 +8,9 @@ use std::path::Path;
 /// The name of the file in a data folder.
 pub const NAME: &str = "identity.json";
 
-/// The format of the folder as a whole; a folder with a newer one is refused.
-pub const FORMAT: u32 = 1;
+/// The format of the folder as a whole; a folder with a newer one is refused. One of format 1 becomes one of format 2 when
+/// it is opened: since then the state may hold moves of slots, which an older catstore would pass over.
+pub const FORMAT: u32 = 2;
 
 /// The incarnation of a group that was never promoted. It is left out of the file, as before there were incarnations.
 pub const FIRST_INCARNATION: u64 = 1;
@@ -130,7 +131,11 @@ pub fn read(folder: &Path) -> Result<Option<Identity>> {
     let format = document.get("format").and_then(serde_json::Value::as_u64);
     match format {
         Some(format) if format > u64::from(FORMAT) => Err(newer(folder, format)),
-        Some(_) => serde_json::from_value(document).map(Some).map_err(|cause| files::damaged(&path, cause)),
+        Some(_) => {
+            let identity: Identity =
+                serde_json::from_value(document).map_err(|cause| files::damaged(&path, cause))?;
+            Ok(Some(Identity { format: FORMAT, ..identity }))
+        }
         None => Err(files::damaged(&path, "it names no format")),
     }
 }
@@ -158,7 +163,7 @@ mod tests {
 
     fn identity() -> Identity {
         Identity {
-            format: 1,
+            format: FORMAT,
             role: Role::Worker,
             uuid: "00112233445566778899aabbccddeeff".into(),
             cluster: Some("c1".into()),
@@ -175,7 +180,7 @@ mod tests {
     }
 
     const GOLDEN: &str = r#"{
-  "format": 1,
+  "format": 2,
   "role": "worker",
   "uuid": "00112233445566778899aabbccddeeff",
   "cluster": "c1",
@@ -228,7 +233,7 @@ crc32 "#;
     #[test]
     fn a_newer_format_is_foreign_even_if_its_fields_differ() {
         let folder = tempfile::tempdir().unwrap();
-        files::write_sealed(folder.path(), NAME, "{\"format\": 2, \"who\": []}\n").unwrap();
+        files::write_sealed(folder.path(), NAME, "{\"format\": 3, \"who\": []}\n").unwrap();
         let error = read(folder.path()).unwrap_err();
         assert_eq!(error.kind(), Kind::Foreign);
         assert!(error.to_string().contains("use a newer catstore"), "{error}");

@@ -8,6 +8,7 @@ use crate::node::Node;
 use crate::system::{MS, System};
 use crate::workers::Workers;
 use catstore::cluster::moves::{MoveFacts, MoveOrder};
+use catstore::error::Kind;
 use catstore::replica::command::{Command, MoveStep, Reply, Request};
 use catstore::replica::core::Role;
 use catstore::replica::keyspace::{Chunk, Keyspace, copy_rows, outbox_rows};
@@ -127,7 +128,14 @@ impl Carriers {
                 let limit = sys.between(1, 300) as usize;
                 let Some(up) = workers.node(id).and_then(|node| node.up.as_ref()) else { return Ok(()) };
                 let chunk = copy_rows(up.live().0, &slots, &after, limit);
-                let chunk = chunk.map_err(|error| format!("worker {id} cannot read a copy: {error}"))?;
+                let chunk = match chunk {
+                    Ok(chunk) => chunk,
+                    Err(error) if error.kind() == Kind::Damaged => {
+                        return Err(format!("worker {id} cannot read a copy: {error}"));
+                    }
+                    // Its disk has failed: it is about to fall.
+                    Err(_) => return Ok(()),
+                };
                 sys.count("copy sent");
                 self.sends(id, &chunk, chunk.end.is_none());
                 self.ask(sys, workers, id, to, copy_step(attempt, after, chunk));

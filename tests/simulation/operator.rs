@@ -92,6 +92,19 @@ impl Operator {
         self.begin(sys, Task::Order { command });
     }
 
+    /// Nobody is to be replaced any more who runs: its group may have come to depend on it since it was given up.
+    pub fn forgive(&mut self, sys: &mut System, workers: &mut Workers) {
+        self.tasks.retain(|_, task| {
+            let Task::Join { replace: Some(index), .. } = task else { return true };
+            let id = raft_id(*index);
+            let Some(node) = workers.node_mut(id).filter(|node| !node.gone) else { return true };
+            node.given_up = false;
+            sys.net.hear(Place::Worker(id));
+            sys.count("worker forgiven");
+            false
+        });
+    }
+
     /// True if nobody is joining or being replaced.
     pub fn is_idle(&self) -> bool {
         self.tasks.values().all(|task| matches!(task, Task::Again { .. } | Task::Order { .. }))

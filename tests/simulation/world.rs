@@ -348,6 +348,7 @@ impl World {
         self.sys.faults = false;
         self.calm_since = self.sys.now;
         self.sys.net.heal();
+        self.operator.forgive(&mut self.sys, &mut self.workers);
         calm(&mut self.sys, &mut self.masters);
         for group in self.workers.groups_mut() {
             calm(&mut self.sys, group);
