@@ -6,11 +6,13 @@ use crate::workers::Workers;
 use catstore::cluster::directory::Directory;
 use catstore::cluster::slots::{SLOTS, slot};
 use catstore::replica::keyspace::{Keyspace, Published};
+use catstore::replica::machine::Machine;
 use catstore::store::keys;
 use catstore::store::record;
 use catstore::store::state::State;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// Each slot has one owner at the end, the one that the masters name. Errors: one has none, two, or another.
 pub fn one_owner_per_slot(workers: &Workers, directory: &Directory) -> Result<(), String> {
@@ -18,7 +20,7 @@ pub fn one_owner_per_slot(workers: &Workers, directory: &Directory) -> Result<()
     let mut owners: BTreeMap<u16, u32> = BTreeMap::new();
     let dissolved = |id: u32| directory.group(id).dissolved;
     for (id, group) in workers.groups().iter().filter(|(id, _)| !dissolved(**id)) {
-        let (_, published) = live(group)?;
+        let (_, published) = applied(group)?;
         for range in published.slots.ranges() {
             if let Some(slot) = (range.first..=range.last).find(|slot| owners.insert(*slot, *id).is_some()) {
                 return Err(format!("slot {slot} has two owners at the end, group {id} and another one"));
@@ -38,7 +40,7 @@ pub fn one_owner_per_slot(workers: &Workers, directory: &Directory) -> Result<()
 /// Nothing of a move is left in a group: no unfinished one, no outbox, no row of a slot that it does not own; and its
 /// counters are right.
 pub fn nothing_left(group: &Group<Keyspace>) -> Result<(), String> {
-    let (state, published) = live(group)?;
+    let (state, published) = applied(group)?;
     let of = |what: String| format!("group {}: {what}", group.id);
     if published.moves.outgoing.is_some() || published.moves.incoming.is_some() {
         return Err(of(format!("a move is not finished: {:?}", published.moves)));
@@ -89,7 +91,9 @@ pub fn nothing_left(group: &Group<Keyspace>) -> Result<(), String> {
     }
 }
 
-fn live(group: &Group<Keyspace>) -> Result<(&dyn State, &Published), String> {
+/// Rows and counters of the leader as they are now; what it has published may be a moment older.
+fn applied(group: &Group<Keyspace>) -> Result<(Arc<dyn State>, Published), String> {
     let leader = group.leader().and_then(|leader| group.nodes.get(&leader)?.up.as_ref());
-    leader.map(|up| up.live()).ok_or_else(|| format!("group {}: nobody leads at the end", group.id))
+    let applied = leader.map(|up| (up.member.state(), up.member.machine().publish()));
+    applied.ok_or_else(|| format!("group {}: nobody leads at the end", group.id))
 }
