@@ -121,8 +121,10 @@ fn masters_that_die_one_by_one_are_named_and_cost_no_key() {
     let first = leading_master(&before).unwrap();
     many.masters[first].kill();
     let witness = &many.workers[0];
-    let status = many.settled(witness, "another master leads", |status| {
-        leading_master(status).is_some_and(|l| l != first)
+    // It takes a moment until the next one misses the former.
+    let status = many.settled(witness, "another master leads, and misses the first", |status| {
+        let missed = list(status, "masters").get(first).is_some_and(|lost| lost["restart"].is_string());
+        missed && leading_master(status).is_some_and(|leader| leader != first)
     });
     let lost = &list(&status, "masters")[first];
     assert_eq!((&lost["state"], &lost["leader"]), (&"silent".into(), &false.into()));
