@@ -202,13 +202,13 @@ crc32 "#;
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), &identity()).unwrap();
         let text = std::fs::read_to_string(folder.path().join(NAME)).unwrap();
-        assert_eq!(text.strip_prefix(GOLDEN), Some("20476caa\n"));
+        assert_eq!(text.strip_prefix(GOLDEN), Some("3873f8c0\n"));
         assert_eq!(read(folder.path()).unwrap(), Some(identity()));
         let promoted = Identity { incarnation: 7, ..identity() };
         write(folder.path(), &promoted).unwrap();
         let text = std::fs::read_to_string(folder.path().join(NAME)).unwrap();
         let golden = GOLDEN.replace("  \"group\": 0,\n", "  \"group\": 0,\n  \"incarnation\": 7,\n");
-        assert_eq!(text.strip_prefix(&golden), Some("634f1c69\n"));
+        assert_eq!(text.strip_prefix(&golden), Some("f269473f\n"));
         assert_eq!(read(folder.path()).unwrap(), Some(promoted));
     }
 
