@@ -165,6 +165,8 @@ pub enum Event {
     Again(u64),
     /// A worker that was replaced is there again.
     ComeBack(u64),
+    /// A machine has been down for a while, and may be lost for good; asked so many times more.
+    Lost(Place, u32),
     /// Something goes wrong.
     Trouble,
     /// The second act of a scene.

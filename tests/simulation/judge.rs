@@ -17,7 +17,7 @@ impl World {
         let leader = self.masters.leader().ok_or("no master leads at the end")?;
         let directory = self.masters.nodes[&leader].up.as_ref().map(|up| up.member.machine().publish());
         let directory = directory.ok_or("no master leads at the end")?;
-        if !self.operator.is_idle() {
+        if !self.nobody_changes() {
             return Err(format!("the operator is not done: {}", self.operator.pending()));
         }
         agree(&self.masters, &wanted_masters(&directory), "masters")?;

@@ -23,6 +23,7 @@ mod keys;
 mod linear;
 mod lister;
 mod lone;
+mod loss;
 mod moving;
 mod node;
 mod operator;

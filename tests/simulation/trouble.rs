@@ -6,7 +6,6 @@ use crate::node::Subject;
 use crate::system::{MS, System};
 use crate::themes::Trouble::{self, *};
 use crate::world::World;
-use catstore::cluster::membership::index_of;
 
 impl World {
     /// Something goes wrong; the next trouble is planned.
@@ -101,7 +100,7 @@ impl World {
     fn votes_are_few(&self, group: u32) -> bool {
         let group = self.workers.group(group);
         let lone = group.leader().and_then(|leader| group.membership(leader));
-        !self.operator.is_idle() && lone.is_none_or(|membership| membership.voters.len() == 1)
+        !self.nobody_changes() && lone.is_none_or(|membership| membership.voters.len() == 1)
     }
 
     fn network(&mut self, trouble: Trouble) {
@@ -195,73 +194,14 @@ impl World {
                 }
             }
             JoinMaster => {
-                if self.masters.there().len() < 4 && self.operator.is_idle() {
+                if self.masters.there().len() < 4 && self.nobody_changes() {
                     self.operator.join_master(&mut self.sys);
                 }
             }
-            Replace => {
-                if let Some(victim) = self.dispensable(group) {
-                    self.sys.count("worker lost for good");
-                    lose(&mut self.sys, self.workers.group_mut(group), victim);
-                    self.operator.join(&mut self.sys, Some(group), index_of(victim));
-                }
-            }
-            _ => {
-                let there = self.masters.there();
-                let victim = there[self.sys.random.up_to(there.len() - 1)];
-                if there.len() > 2
-                    && self.operator.is_idle()
-                    && self.masters.can_lose(victim)
-                    && let Some(index) = index_of(victim)
-                {
-                    self.sys.count("master lost for good");
-                    lose(&mut self.sys, &mut self.masters, victim);
-                    self.operator.remove_master(&mut self.sys, index);
-                }
-            }
+            Replace => self.lose_worker(group),
+            _ => self.lose_master(),
         }
         Ok(())
-    }
-
-    /// Some worker that the group could do without for good.
-    fn dispensable(&mut self, group: u32) -> Option<u64> {
-        let group = self.workers.group(group);
-        let there = group.there();
-        let victim = there[self.sys.random.up_to(there.len() - 1)];
-        let known = group.nodes.get(&victim).is_some_and(|node| !node.given_up);
-        (known && there.len() > 1 && self.operator.is_idle() && group.can_lose(victim)).then_some(victim)
-    }
-
-    /// Masters hear nothing of a worker, and it is replaced; its group goes on with it until it hears of that.
-    pub(super) fn replace_unheard(&mut self, group: u32) {
-        let Some(victim) = self.dispensable(group) else { return };
-        self.sys.count("worker given up while it runs");
-        self.sys.net.silence(Place::Worker(victim));
-        if let Some(node) = self.workers.node_mut(victim) {
-            node.given_up = true;
-        }
-        self.operator.join(&mut self.sys, Some(group), index_of(victim));
-    }
-
-    /// A worker that was replaced is there again: it may have been lost, or silent.
-    pub fn come_back(&mut self, id: u64) -> Result<(), String> {
-        self.sys.net.hear(Place::Worker(id));
-        let Some(node) = self.workers.node_mut(id) else { return Ok(()) };
-        if node.gone && self.sys.faults && self.sys.one_in(2) {
-            self.sys.count("replaced worker came back");
-            node.gone = false;
-            node.start(&mut self.sys)?;
-        }
-        Ok(())
-    }
-}
-
-/// A machine that is given up for lost.
-fn lose<M: Subject>(sys: &mut System, group: &mut Group<M>, victim: u64) {
-    if let Some(node) = group.nodes.get_mut(&victim) {
-        node.fall(sys, Death::Power);
-        node.gone = true;
-        node.given_up = true;
     }
 }
 

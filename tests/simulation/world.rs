@@ -41,6 +41,8 @@ pub struct World {
     pub workers: Workers,
     /// Who looks after them.
     pub operator: Operator,
+    /// The machine that is down and may be lost for good.
+    pub losing: Option<Place>,
     /// What the seed is about.
     pub theme: Theme,
     /// No more workers in a group than so many.
@@ -111,6 +113,7 @@ impl World {
             masters,
             workers: Workers::new(0..groups),
             operator,
+            losing: None,
             theme,
             most_workers,
             plots: BTreeMap::new(),
@@ -280,6 +283,7 @@ impl World {
             Event::Duty => operator.duty(sys, masters, workers.groups().len() > 1)?,
             Event::Again(task) => operator.again(sys, task, masters)?,
             Event::ComeBack(id) => self.come_back(id)?,
+            Event::Lost(place, tries) => self.lost(place, tries)?,
             Event::Trouble => self.trouble()?,
             Event::Scene(scene) => self.scene(scene)?,
             Event::Calm => (sys.net.lose, sys.net.repeat, sys.net.slow) = (0, 0, 0),
