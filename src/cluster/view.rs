@@ -125,6 +125,11 @@ impl ClusterView {
         self.groups.iter().find(|candidate| candidate.group == group)
     }
 
+    /// True if worker `index` was removed from its group for good.
+    pub fn is_removed(&self, index: u32) -> bool {
+        self.groups.iter().any(|group| group.removed.contains(&index))
+    }
+
     /// The worker `index` and the group that it is in.
     pub fn worker(&self, index: u32) -> Option<(&GroupView, &MemberView)> {
         self.groups.iter().find_map(|group| {

@@ -107,24 +107,29 @@ fn run(site: &Site, caller: &Caller) {
     }
 }
 
-/// One heartbeat to every master, and a registration where one is due. Only a refused registration refuses.
+/// One heartbeat to every master, and a registration where one is due. Only a refused registration refuses; and not
+/// one of a worker that was removed: its group may count on its vote still, and the answer to a heartbeat says when
+/// it does not any more.
 fn step(site: &Site, worker: &Worker, caller: &Caller) -> Result<()> {
-    let mut due = worker.beat.state().registered != Some(worker.node.starts());
-    if !due {
-        due = beat(site, worker, caller)?;
-    }
-    if !due {
+    let asked = beat(site, worker, caller)?;
+    let due = asked || worker.beat.state().registered != Some(worker.node.starts());
+    if !due || is_removed(site, worker) {
         return Ok(());
     }
     worker.beat.state().registered = None;
     match register(site, worker, caller) {
-        Err(error) if !worker::refuses(&error) => {
-            // While no master leads this one is alive all the same.
+        Err(error) if worker::refuses(&error) => {
+            // It may have been removed just now.
             beat(site, worker, caller)?;
-            Err(error)
+            if is_removed(site, worker) { Ok(()) } else { Err(error) }
         }
         done => done,
     }
+}
+
+/// True if this worker was removed for good, as far as it knows.
+fn is_removed(site: &Site, worker: &Worker) -> bool {
+    worker.index().is_some_and(|index| site.view().is_removed(index))
 }
 
 /// Sends a heartbeat; true if a registration is due.

@@ -273,9 +273,11 @@ impl Operator {
                 }
             }
             (Task::Again { place, .. }, DirectoryReply::Refused { .. }) => {
-                // It was removed for good while it was away.
+                // It was removed for good while it was away. A worker hears by its next heartbeat when to stop.
                 self.tasks.remove(&number);
-                stop(sys, *place, masters, workers);
+                if let Place::Master(_) = place {
+                    stop(sys, *place, masters, workers);
+                }
             }
             (Task::Again { .. }, _) => {
                 self.tasks.remove(&number);

@@ -56,12 +56,13 @@ impl Operator {
         let lately = own.filter(|(_, (heard, _))| sys.now - heard < ALIVE);
         let there = view.group(group).is_some_and(|group| !group.members.is_empty());
         let needed = there && needs_vote(index, group, 1, lately.map(|(_, (_, facts))| facts));
-        if leads && !needed && view.group(group).is_some_and(|group| group.removed.contains(&index)) {
+        let removed = view.is_removed(index);
+        if leads && !needed && removed {
             stop(sys, worker, masters, workers);
             return;
         }
         let known = directory.workers.get(&index);
-        if leads && known.is_some_and(|entry| (entry.starts, entry.run) != (teller.starts, run)) {
+        if leads && !removed && known.is_some_and(|entry| (entry.starts, entry.run) != (teller.starts, run)) {
             let request = RegisterRequest {
                 uuid: teller.uuid.clone(),
                 run,
