@@ -30,7 +30,9 @@ fn restart_each(members: usize) {
             fleet.await_equal();
             fleet.await_voters(common::fleet::odd(members));
             let failed = clients.failures() - was;
-            assert_eq!(failed, 0, "round {round}, worker {index} (leader: {led}): requests failed");
+            let what =
+                format!("round {round}, worker {index} at {} (leader: {led})", fleet.workers[index].port);
+            assert_eq!(failed, 0, "{what}: requests failed: {}", clients.last_failure());
             clients.talk_to(&fleet.ports());
         }
     }

@@ -64,6 +64,8 @@ struct Shared {
     /// Keys that were written once, with the acknowledged version.
     once: Mutex<BTreeSet<String>>,
     counts: Mutex<Counts>,
+    /// The last attempt that came to nothing.
+    failure: Mutex<String>,
 }
 
 impl Clients {
@@ -80,6 +82,7 @@ impl Clients {
             read: AtomicU64::new(0),
             once: Mutex::default(),
             counts: Mutex::default(),
+            failure: Mutex::default(),
         });
         let threads = (0..habits.clients)
             .map(|number| {
@@ -128,6 +131,11 @@ impl Clients {
         let counts = self.counts();
         let of = |name: &str| counts.get(name).copied().unwrap_or_default();
         of("attempts refused") + of("attempts of unknown outcome")
+    }
+
+    /// The last attempt that came to nothing.
+    pub fn last_failure(&self) -> String {
+        self.shared.failure.lock().expect("the last failure").clone()
     }
 
     /// Waits until `more` writes and as many reads were answered from now on.
@@ -325,10 +333,25 @@ impl Client {
         let headers: Vec<(&str, &str)> =
             sending.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         match session.send(sending.method, &kv(&sending.key), &headers, sending.body.as_deref()) {
-            Ok(reply) => understand(sending, &reply),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Attempt::Refused,
-            Err(_) => Attempt::Unknown,
+            Ok(reply) => {
+                let attempt = understand(sending, &reply);
+                if !matches!(attempt, Attempt::Told(_)) {
+                    let body = String::from_utf8_lossy(&reply.body).into_owned();
+                    self.fail(sending, port, &format!("{} {body}", reply.status));
+                }
+                attempt
+            }
+            Err(error) => {
+                self.fail(sending, port, &error.to_string());
+                if error.kind() == ErrorKind::ConnectionRefused { Attempt::Refused } else { Attempt::Unknown }
+            }
         }
+    }
+
+    /// Remembers an attempt that came to nothing, for messages.
+    fn fail(&self, sending: &Sending, port: u16, why: &str) {
+        let text = format!("{} {} at {port}: {why}", sending.method, sending.key);
+        *self.shared.failure.lock().expect("the last failure") = text;
     }
 
     fn note(

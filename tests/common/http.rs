@@ -107,7 +107,7 @@ impl Session {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> io::Result<Reply> {
-        let mut stream = match self.stream.take() {
+        let mut stream = match self.stream.take().filter(is_open) {
             Some(stream) => stream,
             None => BufReader::new(connect_within(self.port, self.silence)?),
         };
@@ -124,6 +124,17 @@ impl Session {
     pub fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Reply {
         self.send(method, path, headers, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
+}
+
+/// False if the node has closed that idle connection meanwhile: it may have stopped and started since.
+fn is_open(stream: &BufReader<TcpStream>) -> bool {
+    let idle = |stream: &TcpStream| {
+        stream.set_nonblocking(true)?;
+        let peeked = stream.peek(&mut [0]);
+        stream.set_nonblocking(false)?;
+        peeked
+    };
+    matches!(idle(stream.get_ref()), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// A connection to a node on this machine.
