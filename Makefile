@@ -7,7 +7,7 @@ SECONDS ?= 600
 TORTURE_MINUTES ?= 15
 DATA = $${XDG_DATA_HOME:-$$HOME/.local/share}/catstore
 
-.PHONY: help demo test check fix build install uninstall simulate fuzz bench bench-groups bench-failover bench-moves torture setup deny
+.PHONY: help demo test check fix build install uninstall simulate fuzz bench bench-groups bench-failover bench-moves torture million setup deny
 
 help:
 	@echo 'make demo             a master and a worker to play with, until Ctrl-C'
@@ -19,6 +19,7 @@ help:
 	@echo 'make uninstall        takes it out again; leaves the data and says where it is'
 	@echo 'make simulate         the simulation with SEEDS=$(SEEDS) new seeds; SEED=N replays one'
 	@echo 'make torture          kills, stops and cuts by chance for TORTURE_MINUTES=$(TORTURE_MINUTES), on processes'
+	@echo 'make million          lists and kills while half of a million keys move'
 	@echo 'make fuzz             each fuzz target for SECONDS=$(SECONDS)'
 	@echo 'make bench            the figures of docs/benchmarks.md'
 	@echo 'make bench-groups     those of groups: writes against etcd, a clone under load'
@@ -82,6 +83,10 @@ simulate: setup
 # CATSTORE_TEST_SEED=N repeats the choices of a run, though not its timing.
 torture: setup
 	TORTURE_MINUTES='$(TORTURE_MINUTES)' $(CARGO) test --locked --release --test torture -- --ignored --nocapture
+
+# The promises about moves with a million keys: minutes.
+million: setup
+	$(CARGO) test --locked --release --test a_million_keys -- --ignored --nocapture --test-threads 1
 
 fuzz: setup
 	@scripts/fuzz '$(SECONDS)'

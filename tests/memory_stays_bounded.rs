@@ -5,7 +5,7 @@ mod common;
 
 use common::http::{connect, read_reply, request};
 use common::node::kv;
-use common::{Cluster, Node, Session, encode, pause, until};
+use common::{Cluster, Node, Session, encode, pause, private_memory, until};
 use std::io::{BufReader, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,14 +14,6 @@ use std::thread::JoinHandle;
 const LARGE: usize = 8 << 20;
 /// Less than what all the requests of a burst carry together.
 const BOUND: u64 = 700 << 20;
-
-/// The memory of a node's own at this moment, in bytes. Files that are mapped are the system's, which takes them back.
-fn memory(node: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{node}/status")).expect("the state of a process");
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("RssAnon");
-    let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
-    kibibytes * 1024
-}
 
 /// Looks at the memory of nodes again and again.
 struct Watch {
@@ -37,7 +29,7 @@ impl Watch {
         let thread = std::thread::spawn(move || {
             let mut most = 0;
             while !stopped.load(Ordering::Relaxed) {
-                most = nodes.iter().map(|node| memory(*node)).fold(most, u64::max);
+                most = nodes.iter().map(|node| private_memory(*node)).fold(most, u64::max);
                 pause(5);
             }
             most

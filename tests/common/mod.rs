@@ -21,6 +21,7 @@ pub mod linear;
 pub mod load;
 pub mod net;
 pub mod node;
+pub mod six;
 pub mod three;
 
 pub use fleet::Fleet;
@@ -179,6 +180,14 @@ pub fn copy_folder(from: &Path, to: &Path) {
 pub fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the state of a process");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
+    kibibytes * 1024
+}
+
+/// The memory of a process' own at this moment, in bytes. Files that are mapped are the system's, which takes them back.
+pub fn private_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the state of a process");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("RssAnon");
     let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
     kibibytes * 1024
 }
