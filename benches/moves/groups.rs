@@ -1,7 +1,6 @@
 //! How throughput grows with the number of groups, when a worker has a fifth of a core.
 
-use crate::common::{Home, Node, pause};
-use crate::shares;
+use crate::common::{Home, Node, pause, shares};
 use catstore::client::{Client, PutOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -46,14 +46,3 @@ fn number(name: &str, default: u64) -> u64 {
         Err(_) => default,
     }
 }
-
-/// How many slots each group owns, as the node on `port` knows, and how many moves are under way.
-pub fn shares(port: u16) -> (Vec<(u64, u64)>, usize) {
-    let view = common::Session::new(port).ask("GET", "/cluster", &[], None).must_be(200).json();
-    let mut shares = std::collections::BTreeMap::new();
-    for range in view["slots"].as_array().expect("slots") {
-        let number = |name: &str| range[name].as_u64().expect("a number");
-        *shares.entry(number("group")).or_default() += number("last") - number("first") + 1;
-    }
-    (shares.into_iter().collect(), view["moves"].as_array().map_or(0, Vec::len))
-}

@@ -1,8 +1,7 @@
 //! What those who read and write notice of a move.
 
 use crate::common::node::kv;
-use crate::common::{Dice, Home, Node, Session, disk_usage, pause};
-use crate::shares;
+use crate::common::{Dice, Home, Node, Session, disk_usage, pause, shares};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

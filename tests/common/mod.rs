@@ -178,18 +178,30 @@ pub fn copy_folder(from: &Path, to: &Path) {
 
 /// Resident memory of the process `pid` in bytes.
 pub fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the state of a process");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-    let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
-    kibibytes * 1024
+    memory(pid, "VmRSS:")
 }
 
 /// The memory of a process' own at this moment, in bytes. Files that are mapped are the system's, which takes them back.
 pub fn private_memory(pid: u32) -> u64 {
+    memory(pid, "RssAnon:")
+}
+
+fn memory(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the state of a process");
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("RssAnon");
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
     let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
     kibibytes * 1024
+}
+
+/// How many slots each group owns, as the node on `port` knows, and how many moves are under way.
+pub fn shares(port: u16) -> (Vec<(u64, u64)>, usize) {
+    let view = Session::new(port).ask("GET", "/cluster", &[], None).must_be(200).json();
+    let mut shares = std::collections::BTreeMap::new();
+    for range in view["slots"].as_array().expect("slots") {
+        let number = |name: &str| range[name].as_u64().expect("a number");
+        *shares.entry(number("group")).or_default() += number("last") - number("first") + 1;
+    }
+    (shares.into_iter().collect(), view["moves"].as_array().map_or(0, Vec::len))
 }
 
 /// The sum of all samples of the counter `name` in a page of Prometheus text.
