@@ -65,6 +65,8 @@ pub mod percent;
 pub mod query;
 pub mod range;
 mod refuse;
+#[cfg(test)]
+mod removed_tests;
 mod respond;
 pub mod route;
 mod run;

@@ -24,12 +24,12 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-type Seen = Arc<Mutex<Vec<String>>>;
+pub(super) type Seen = Arc<Mutex<Vec<String>>>;
 
 const CREATED: &str = "HTTP/1.1 201 Created\r\nContent-Length: 0\r\nETag: \"1\"\r\n\r\n";
 
 /// A node that answers each request, its first line and what follows, as `act` says.
-fn scripted(act: impl FnMut(&str) -> String + Send + 'static) -> (String, Seen) {
+pub(super) fn scripted(act: impl FnMut(&str) -> String + Send + 'static) -> (String, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (seen, act) = (Seen::default(), Arc::new(Mutex::new(act)));
@@ -69,7 +69,7 @@ fn refusal(word: &str, headers: &str) -> String {
     )
 }
 
-fn document(document: &impl serde::Serialize) -> String {
+pub(super) fn document(document: &impl serde::Serialize) -> String {
     let body = serde_json::to_string(document).unwrap();
     format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
@@ -84,7 +84,7 @@ fn moved(to: Option<u32>) -> String {
 }
 
 /// Groups 0, 1, … of one member each, which all slots belong to as `slots` say.
-fn view(epoch: u64, addresses: &[String], slots: SlotTable) -> ClusterView {
+pub(super) fn view(epoch: u64, addresses: &[String], slots: SlotTable) -> ClusterView {
     let group = |(index, address): (u32, &String)| {
         let (address, data) = (address.clone(), "/w".to_owned());
         GroupView::new(index, Some(index), vec![MemberView { index, address, voter: true, fit: true, data }])
@@ -344,8 +344,8 @@ fn one_group_with_every_slot_answers_by_itself() {
 }
 
 /// A worker with a replica of its own; its master is a few lines of test.
-struct Source {
-    node: Running,
+pub(super) struct Source {
+    pub(super) node: Running,
     _folder: tempfile::TempDir,
 }
 
@@ -386,7 +386,7 @@ fn workers(count: usize, others: &[String]) -> (Vec<Source>, Routes) {
 
 impl Source {
     /// A worker that has not started.
-    fn new(master: &str) -> (Source, WorkerOptions) {
+    pub(super) fn new(master: &str) -> (Source, WorkerOptions) {
         let folder = tempfile::tempdir().unwrap();
         let mut options = WorkerOptions {
             node: node_options(),

@@ -23,7 +23,7 @@ pub(super) struct Running {
     pub(super) site: Arc<Site>,
     pub(super) serving: Option<Serving>,
     pub(super) port: u16,
-    _events: Mutex<Receiver<Event>>,
+    pub(super) events: Mutex<Receiver<Event>>,
 }
 
 pub(super) fn node_options() -> NodeOptions {
@@ -62,7 +62,7 @@ impl Running {
     /// What serves `site`; `ear` hears its events.
     pub(super) fn of(site: Arc<Site>, serving: Serving, ear: Receiver<Event>) -> Running {
         let port = serving.port;
-        Running { site, port, serving: Some(serving), _events: Mutex::new(ear) }
+        Running { site, port, serving: Some(serving), events: Mutex::new(ear) }
     }
 
     /// Lets `address` own every slot.
