@@ -9,7 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-const REFUSED: &str = "HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\nCatstore-Error: conflict\r\n\r\n";
+/// The answer of a master that takes the worker back no more.
+fn refusal() -> String {
+    let body = r#"{"type":"conflict","title":"Conflict","status":409,"detail":"worker 0 was removed"}"#;
+    format!("HTTP/1.1 409 Conflict\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
 
 #[test]
 fn a_removed_worker_that_votes_is_not_ended_by_a_refused_registration() {
@@ -21,7 +25,7 @@ fn a_removed_worker_that_votes_is_not_ended_by_a_refused_registration() {
         let mut view = view(1, std::slice::from_ref(address.get().unwrap()), SlotTable::whole(0));
         if request.starts_with("POST /internal/register") {
             if std::mem::replace(&mut known, true) {
-                return REFUSED.to_owned();
+                return refusal();
             }
             let (slots, note) = (SlotTable::whole(0).ranges().to_vec(), None);
             return document(&RegisterReply {
