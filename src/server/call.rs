@@ -5,11 +5,21 @@ use crate::cluster::view::Problem;
 use crate::error::{Error, Kind, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::HashMap;
 use std::io::Read as _;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 /// The longest answer that is read: a chunk of a snapshot with one large row.
 const LARGEST: u64 = 24 << 20;
+
+/// What a name was found to mean is believed for so long.
+const BELIEVED: Duration = Duration::from_secs(5);
+/// Nodes have no more names than this; beyond, all are looked up anew.
+const MOST_NAMES: usize = 256;
 
 /// A client for calls between nodes.
 pub(crate) struct Caller {
@@ -26,7 +36,8 @@ impl Caller {
             .max_redirects(0)
             .user_agent(concat!("catstore/", env!("CARGO_PKG_VERSION")))
             .build();
-        Caller { agent: ureq::Agent::new_with_config(config), token }
+        let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), Places::default());
+        Caller { agent, token }
     }
 
     /// Sends a document and reads the answer's.
@@ -88,6 +99,51 @@ impl Caller {
     }
 }
 
+/// Where nodes are. Numbers are read, and names are looked up now and then: the resolver of `ureq` starts a thread for
+/// each request, which costs more than a parcel.
+#[derive(Debug, Default)]
+struct Places {
+    lookup: DefaultResolver,
+    names: Mutex<HashMap<String, (Instant, Vec<SocketAddr>)>>,
+}
+
+impl Places {
+    fn known(&self, name: &str) -> Option<Vec<SocketAddr>> {
+        if let Ok(place) = name.parse() {
+            return Some(vec![place]);
+        }
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.get(name).filter(|(since, _)| since.elapsed() < BELIEVED).map(|(_, places)| places.clone())
+    }
+
+    fn keep(&self, name: &str, places: Vec<SocketAddr>) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.len() >= MOST_NAMES {
+            names.clear();
+        }
+        names.insert(name.to_owned(), (Instant::now(), places));
+    }
+}
+
+impl Resolver for Places {
+    fn resolve(
+        &self,
+        uri: &ureq::http::Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
+        let name = uri.authority().map_or("", |authority| authority.as_str());
+        if let Some(places) = self.known(name) {
+            let mut known = self.empty();
+            places.into_iter().for_each(|place| known.push(place));
+            return Ok(known);
+        }
+        let found = self.lookup.resolve(uri, config, timeout)?;
+        self.keep(name, found.to_vec());
+        Ok(found)
+    }
+}
+
 fn read<R: DeserializeOwned>(
     answer: std::result::Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     address: &str,
@@ -133,5 +189,25 @@ fn read_bytes(
             })
         }
         Err(_) => Err(stranger(address)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_and_names_are_remembered() {
+        let places = Places::default();
+        let number: SocketAddr = "127.0.0.1:3001".parse().unwrap();
+        assert_eq!(places.known("127.0.0.1:3001"), Some(vec![number]));
+        assert_eq!(places.known("[::1]:3001"), Some(vec!["[::1]:3001".parse().unwrap()]));
+        assert_eq!(places.known("kitchen:3001"), None);
+        places.keep("kitchen:3001", vec![number]);
+        assert_eq!(places.known("kitchen:3001"), Some(vec![number]));
+        for name in 0..2 * MOST_NAMES {
+            places.keep(&name.to_string(), vec![number]);
+        }
+        assert!(places.names.lock().unwrap().len() <= MOST_NAMES);
     }
 }
