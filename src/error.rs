@@ -43,6 +43,8 @@ pub enum Kind {
     Forbidden,
     /// The request contradicts what this node or cluster is (another worker, a clone's index, a used folder).
     Conflict,
+    /// A chunk that an upload names without its bytes is not held; nothing was written.
+    ChunkMissing,
     /// No worker holds slots yet.
     NoWorker,
     /// The group has no leader that answers; nothing was written.
@@ -63,6 +65,8 @@ pub enum Kind {
     Failed,
     /// Stored bytes fail their checksum or their format.
     Damaged,
+    /// No member that answers has the value of a key whole.
+    ValueHurt,
     /// A data folder belongs to another cluster, role or a newer format, or is in use.
     Foreign,
     /// No node of the cluster answered.
@@ -88,7 +92,7 @@ pub enum Advice {
 
 impl Kind {
     /// Every kind, for tests and documentation.
-    pub const ALL: [Kind; 30] = [
+    pub const ALL: [Kind; 32] = [
         Kind::NotFound,
         Kind::ConditionFailed,
         Kind::BadRequest,
@@ -102,6 +106,7 @@ impl Kind {
         Kind::CrossSlot,
         Kind::OutOfRange,
         Kind::TooSlow,
+        Kind::ChunkMissing,
         Kind::Unauthorized,
         Kind::Forbidden,
         Kind::Conflict,
@@ -115,6 +120,7 @@ impl Kind {
         Kind::Frozen,
         Kind::Failed,
         Kind::Damaged,
+        Kind::ValueHurt,
         Kind::Foreign,
         Kind::Unreachable,
         Kind::Usage,
@@ -137,6 +143,7 @@ impl Kind {
             Kind::CrossSlot => "cross_slot",
             Kind::OutOfRange => "out_of_range",
             Kind::TooSlow => "too_slow",
+            Kind::ChunkMissing => "chunk_missing",
             Kind::Unauthorized => "unauthorized",
             Kind::Forbidden => "forbidden",
             Kind::Conflict => "conflict",
@@ -150,6 +157,7 @@ impl Kind {
             Kind::Frozen => "moving",
             Kind::Failed => "failed",
             Kind::Damaged => "damaged",
+            Kind::ValueHurt => "value_hurt",
             Kind::Foreign => "foreign",
             Kind::Unreachable => "unreachable",
             Kind::Usage => "usage",

@@ -93,11 +93,12 @@ fn exit_code(kind: Kind) -> u8 {
         Kind::Unauthorized
         | Kind::Forbidden
         | Kind::Conflict
+        | Kind::ChunkMissing
         | Kind::ValueTooLarge
         | Kind::TooLarge
         | Kind::DiskFull
         | Kind::System => 4,
-        Kind::Damaged | Kind::Foreign => 5,
+        Kind::Damaged | Kind::ValueHurt | Kind::Foreign => 5,
         Kind::UnknownOutcome => 6,
     }
 }

@@ -3,6 +3,7 @@
 
 use super::moves::{MoveFacts, SlotSet};
 use super::slots::SlotRange;
+use super::verifying::ChunkFacts;
 use super::view::ClusterView;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -77,6 +78,9 @@ pub struct WorkerFacts {
     /// A move by which its group took slots, and which its source has not settled yet.
     #[serde(default)]
     pub received: Option<u64>,
+    /// How the chunks of its large values are, since it was opened.
+    #[serde(default)]
+    pub chunks: ChunkFacts,
 }
 
 impl WorkerFacts {

@@ -20,4 +20,5 @@ pub mod placement;
 pub mod planning;
 pub mod slots;
 pub mod status;
+pub mod verifying;
 pub mod view;

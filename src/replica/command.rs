@@ -45,6 +45,8 @@ pub enum Command {
     },
     /// A step of a move of slots, at its source or at its target.
     Move(MoveStep),
+    /// Stores a value that is in chunks.
+    PutChunks(PutChunks),
 }
 
 /// A step of the move with this id. The source proposes its own and asks the target's leader to propose the target's.
@@ -123,6 +125,9 @@ pub enum MoveStep {
         end: Option<serde_bytes::ByteBuf>,
         /// The rows.
         rows: Vec<MovedRow>,
+        /// Who has the chunks of their values. It does not go into the log.
+        #[serde(skip)]
+        secured: Secured,
     },
     /// Target: takes changes from the source's outbox, if they are the next.
     Follow {
@@ -136,6 +141,9 @@ pub enum MoveStep {
         next: u64,
         /// The rows that changed, as they were later.
         rows: Vec<MovedRow>,
+        /// Who has the chunks of their values. It does not go into the log.
+        #[serde(skip)]
+        secured: Secured,
     },
     /// Target: owns the slots from here on, if it has everything.
     Activate {
@@ -261,6 +269,38 @@ pub struct Put {
     pub ttl: Option<u64>,
     /// What must hold.
     pub condition: Condition,
+}
+
+/// The arguments of a put of a value that is in chunks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutChunks {
+    /// The key.
+    #[serde(with = "serde_bytes")]
+    pub key: Vec<u8>,
+    /// The encoded manifest of the value.
+    #[serde(with = "serde_bytes")]
+    pub manifest: Vec<u8>,
+    /// CRC-32 of the value, made where the client's bytes arrived.
+    pub checksum: u32,
+    /// Its content type; empty if none.
+    pub content_type: String,
+    /// Milliseconds to live.
+    pub ttl: Option<u64>,
+    /// What must hold.
+    pub condition: Condition,
+    /// Who has the chunks. It does not go into the log.
+    #[serde(skip)]
+    pub secured: Secured,
+}
+
+/// Which members have all chunks of what a command refers to, synced, as the leader of a term knows. Nothing that refers
+/// to chunks is proposed unless a majority has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Secured {
+    /// The term in which the leader saw to it; what it knows is void in any other.
+    pub term: u64,
+    /// The Raft ids of the members.
+    pub holders: Vec<u64>,
 }
 
 /// One operation of a batch.

@@ -11,15 +11,17 @@
 //!
 //! `now` is always in milliseconds of one clock of this machine that goes on while the machine sleeps.
 
+mod others;
+
 use super::change::conf_change;
 use super::lease::Lease;
 pub use super::status::{Role, Status};
 use super::storage::LogStorage;
-use crate::cluster::membership::{Change, Current, Peer};
+use crate::cluster::membership::Change;
 use crate::error::{Error, Kind, Result};
 use crate::store::log::{LogWrite, RaftLog};
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, HardState, Message, MessageType, Snapshot};
-use raft::{Config, INVALID_ID, ProgressState, RawNode, SnapshotStatus, StateRole};
+use raft::{Config, INVALID_ID, RawNode, SnapshotStatus, StateRole};
 use std::collections::BTreeMap;
 
 /// Milliseconds of one tick.
@@ -36,6 +38,8 @@ pub const LEASE_MS: u64 = PROMISE_MS - 100;
 const ACTIVE_MS: u64 = 1500;
 /// A standby has caught up when it lacks at most so many entries.
 const CAUGHT_UP: u64 = 256;
+/// And the chunks of no value that was proposed before the last so many ticks began.
+const EARLIER_TICKS: u64 = 1000 / TICK_MS;
 /// A message to another member carries about so many bytes of entries, or one larger entry.
 const MAX_MESSAGE: u64 = 1 << 20;
 /// At most so many bytes may wait for a majority.
@@ -80,6 +84,10 @@ pub struct Core<L: RaftLog> {
     promise: u64,
     lease: Lease,
     heard: BTreeMap<u64, u64>,
+    /// Up to which entry others have the chunks of all values, as they told.
+    complete: BTreeMap<u64, u64>,
+    /// The last index as it was one to two seconds ago, and since.
+    earlier: (u64, u64),
     ticks: u64,
     fault: Option<Error>,
 }
@@ -122,9 +130,12 @@ impl<L: RaftLog> Core<L> {
             promise: now + PROMISE_MS,
             lease: Lease::default(),
             heard: BTreeMap::new(),
+            complete: BTreeMap::new(),
+            earlier: (0, 0),
             ticks: 0,
             fault: None,
         };
+        core.earlier = (core.last_index(), core.last_index());
         core.draw_timeout();
         if core.alone() {
             // A lone voter promised nothing to anybody: it need not wait for an election timeout.
@@ -143,6 +154,9 @@ impl<L: RaftLog> Core<L> {
         }
         self.draw_timeout();
         self.ticks += 1;
+        if self.ticks.is_multiple_of(EARLIER_TICKS) {
+            self.earlier = (self.earlier.1, self.last_index());
+        }
         if self.ticks.is_multiple_of(HEARTBEAT_TICKS as u64) {
             self.renew_lease(now);
         }
@@ -377,32 +391,6 @@ impl<L: RaftLog> Core<L> {
             && self.applied.1 == raft.term
             && !raft.has_pending_conf()
             && raft.lead_transferee.is_none()
-    }
-
-    /// The configuration and its members as this leader knows them.
-    pub fn current(&self, now: u64) -> Current {
-        let raft = &self.node.raft;
-        let last = raft.raft_log.last_index();
-        let peers = raft.prs().iter().map(|(id, progress)| {
-            let own = *id == raft.id;
-            let active =
-                own || self.heard.get(id).is_some_and(|heard| now.saturating_sub(*heard) < ACTIVE_MS);
-            // After a snapshot Raft probes until there is something to send.
-            let caught_up = own
-                || progress.state != ProgressState::Snapshot
-                    && progress.matched > 0
-                    && progress.matched + CAUGHT_UP >= last;
-            (*id, Peer { active, caught_up })
-        });
-        let set = |ids: &[u64]| ids.iter().copied().collect();
-        Current {
-            me: raft.id,
-            voters: set(&self.membership.voters),
-            outgoing: set(&self.membership.voters_outgoing),
-            learners: set(&self.membership.learners),
-            learners_next: set(&self.membership.learners_next),
-            peers: peers.collect(),
-        }
     }
 
     /// A message to `peer` was lost.

@@ -106,7 +106,15 @@ impl Machine for DirectoryMachine {
         }
         self.position = at;
         batch.put(keys::COUNTERS_ROW.to_vec(), encode_counters(self.position, self.clock));
-        Ok(Applied { effect: Effect::Write(batch), replies, digest: None, shifts: false, frees: false })
+        Ok(Applied {
+            effect: Effect::Write(batch),
+            replies,
+            digest: None,
+            shifts: false,
+            frees: false,
+            chunked: Vec::new(),
+            unchunked: false,
+        })
     }
 
     fn due(&self, _now: u64) -> Option<DirectoryCommand> {

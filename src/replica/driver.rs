@@ -6,19 +6,19 @@
 //! counters) is published before the replies leave. That a lease is gone is published before the messages leave that
 //! allow somebody else to lead.
 
+mod background;
+
+use super::blobs::Chunks;
 use super::clock::{now_ms, wall_clock};
-use super::compaction;
 use super::core::{Status, TICK_MS};
-use super::digest;
-use super::fetch;
 use super::inbox::{INBOX, Inbox, Job, Submitted};
 use super::machine::Machine;
-use super::member::{Flush, Look, Member, NOBODY, Outputs, Rim, Ticket};
-use super::shared::{Live, Members, SHIFTING, Shared, as_refusal, lock, yield_to_others};
+use super::member::{Member, NOBODY, Outputs, Rim, Ticket};
+use super::parcel::Progress;
+use super::shared::{Live, Members, SHIFTING, Shared, as_refusal, lock};
 use super::snapshot::Held;
 use super::space::Space;
 use super::transport::{Transport, Wire};
-use crate::cluster::membership::index_of;
 use crate::error::{Error, Kind, Result};
 use crate::store::log::RaftLog;
 use crate::store::state::Generations;
@@ -50,25 +50,42 @@ pub struct World {
     pub own: super::parcel::Sender,
     /// How much room the disk has; none if it cannot tell.
     pub free_bytes: Box<dyn Fn() -> Option<u64> + Send>,
+    /// Free bytes below which nothing is stored.
+    pub reserve: u64,
+    /// Who keeps the chunks of large values, where there are any.
+    pub chunks: Option<Arc<dyn Chunks>>,
+}
+
+/// What the thread for `member` will share.
+pub fn share<M, L, G>(member: &Member<M, L, G>) -> Arc<Shared<M>>
+where
+    M: Machine,
+    L: RaftLog,
+    G: Generations,
+{
+    let live = Live { state: member.state(), published: member.machine().publish() };
+    Arc::new(Shared::new(member.core().id(), live))
 }
 
 /// Starts the thread for `member`.
-pub fn start<M, L, G>(member: Member<M, L, G>, world: World) -> Result<Inbox<M, (L, G), G::Building>>
+pub fn start<M, L, G>(
+    member: Member<M, L, G>,
+    shared: Arc<Shared<M>>,
+    world: World,
+) -> Result<Inbox<M, (L, G), G::Building>>
 where
     M: Machine,
     L: RaftLog + 'static,
     G: Generations + 'static,
 {
-    let live = Live { state: member.state(), published: member.machine().publish() };
     let (sender, receiver) = sync_channel(INBOX);
-    let shared = Arc::new(Shared::new(member.core().id(), live));
     let inbox = Inbox { sender, mail: Arc::default(), shared };
     let lost = {
         let inbox = inbox.clone();
         move |peer| inbox.post(Job::Unreachable(peer))
     };
-    let World { wire, own, free_bytes } = world;
-    let space = Space::new(free_bytes());
+    let World { wire, own, free_bytes, reserve, chunks } = world;
+    let space = Space::new(free_bytes(), reserve);
     let mut driver = Driver {
         member: Some(member),
         transport: Some(Transport::new(own, wire.clone(), lost)),
@@ -76,6 +93,8 @@ where
         inbox: inbox.clone(),
         receiver,
         free_bytes,
+        reserve,
+        chunks,
         queue: VecDeque::new(),
         callers: HashMap::new(),
         readers: HashMap::new(),
@@ -103,6 +122,8 @@ struct Driver<M: Machine, L: RaftLog, G: Generations> {
     inbox: Inbox<M, (L, G), G::Building>,
     receiver: Receiver<Job<M, (L, G), G::Building>>,
     free_bytes: Box<dyn Fn() -> Option<u64> + Send>,
+    reserve: u64,
+    chunks: Option<Arc<dyn Chunks>>,
     queue: VecDeque<(Ticket, M::Command)>,
     callers: HashMap<Ticket, Caller<M>>,
     readers: HashMap<Ticket, oneshot::Sender<Result<()>>>,
@@ -307,7 +328,7 @@ where
             for message in letter.messages {
                 member.step(now, message);
             }
-            member.hear_commit(now, letter.from, letter.commit);
+            member.hear_progress(now, letter.from, letter.progress);
         }
         let instant = Instant::now();
         let ticks = instant >= self.next_tick;
@@ -315,7 +336,7 @@ where
             // Ticks that were missed are dropped, never caught up in a burst.
             self.next_tick = instant + Duration::from_millis(TICK_MS);
             member.tick(now);
-            self.space = Space::new((self.free_bytes)());
+            self.space = Space::new((self.free_bytes)(), self.reserve);
             if self.space.admit(0, false).is_ok() {
                 member.propose_due(wall_clock());
             }
@@ -336,9 +357,11 @@ where
         let outputs = member.run(now, &mut rim)?;
         // Before the replies leave: a follower that hears less than what was acknowledged would count as fresh.
         if let Some(transport) = &self.transport {
-            transport.set_commit(member.core().commit());
+            let complete = self.chunks.as_ref().map_or(u64::MAX, |chunks| chunks.complete());
+            transport.set_progress(Progress { commit: member.core().commit(), complete });
         }
         self.measure(&outputs);
+        self.tell_of_chunks(&outputs);
         self.publish(&outputs);
         if ticks || !self.inbox.shared.started.load(Ordering::Relaxed) {
             self.publish_members();
@@ -360,6 +383,20 @@ where
         // Those who are answered now, and those who came meanwhile.
         let waiting = self.inbox.shared.gauges.queued.load(Ordering::Relaxed) as usize;
         self.writers = outputs.replies.len() + self.queue.len() + waiting;
+    }
+
+    /// Whoever keeps chunks hears of what was applied before anybody is answered.
+    fn tell_of_chunks(&self, outputs: &Outputs<M::Reply, G::Building>) {
+        let (Some(member), Some(chunks)) = (&self.member, &self.chunks) else { return };
+        let at = member.machine().position();
+        if outputs.installed || outputs.replaced {
+            chunks.replaced(at.index, at.term);
+        } else if outputs.entries > 0 {
+            chunks.applied(at.index, at.term, outputs.chunked.clone());
+            if outputs.unchunked {
+                chunks.freed();
+            }
+        }
     }
 
     /// Lets readers see what was applied, before the replies leave.
@@ -454,67 +491,6 @@ where
         }
     }
 
-    /// Flushes on a thread of its own, so that writes go on meanwhile.
-    fn flush(&self, flush: Flush) -> Result<()> {
-        let inbox = self.inbox.clone();
-        spawn("flush", move || {
-            let done = flush.state.flush().map(|()| flush.index);
-            drop(flush);
-            // A replica that was closed meanwhile no longer cuts its log.
-            let _ = inbox.sender.send(Job::Flushed(done));
-        })
-    }
-
-    /// Gives the space of rows that are gone back to the system, on a thread of its own.
-    fn compact(&self) -> Result<()> {
-        let Some(state) = self.member.as_ref().map(Member::state) else { return Ok(()) };
-        let shared = self.inbox.shared.clone();
-        spawn("compaction", move || {
-            yield_to_others();
-            if let Err(error) = compaction::run(&*state, &|| shared.closing.load(Ordering::Relaxed)) {
-                shared.fail(error);
-            }
-        })
-    }
-
-    /// Pulls a snapshot on a thread of its own; the copy that was under way is no longer wanted.
-    fn pull(&mut self, fetch: super::copies::Fetch<G::Building>) -> Result<()> {
-        let (inbox, wire, cancelled) =
-            (self.inbox.clone(), self.wire.clone(), Arc::new(AtomicBool::new(false)));
-        if let Some(before) = self.pulling.replace(cancelled.clone()) {
-            before.store(true, Ordering::Relaxed);
-        }
-        spawn("pull", move || {
-            yield_to_others();
-            let (from, id) = (index_of(fetch.from).unwrap_or_default(), fetch.name.id);
-            log::info!("pulling snapshot {id:016x} at entry {} from member {from}", fetch.name.index);
-            let built = fetch::pull(fetch, &wire, &inbox.shared.copying, &cancelled);
-            let built = built
-                .inspect_err(|error| log::warn!("snapshot {id:016x} did not arrive: {error}"))
-                .ok()
-                .filter(|_| !cancelled.load(Ordering::Relaxed));
-            // A replica that was closed meanwhile has no use for it.
-            let _ = inbox.sender.send(Job::Fetched(id, built));
-        })
-    }
-
-    /// Takes a digest on a thread of its own.
-    fn look(&self, look: Look) -> Result<()> {
-        let shared = self.inbox.shared.clone();
-        spawn("digest", move || {
-            yield_to_others();
-            match digest::take(&*look.view, look.index, &|| shared.closing.load(Ordering::Relaxed)) {
-                Ok(None) => {}
-                Ok(Some(digest)) => {
-                    let digest::Digest { index, rows, hash } = &digest;
-                    log::info!("the {rows} rows at entry {index} have the digest {hash}");
-                    shared.digests.note(look.id, digest);
-                }
-                Err(error) => shared.fail(error),
-            }
-        })
-    }
-
     /// At a close: what came behind it was certainly not written; what the group has not agreed on has an unknown
     /// outcome, which a lone voter never leaves.
     fn refuse_unfinished(&mut self) {
@@ -567,14 +543,6 @@ fn refuse<M: Machine, S, B>(job: Job<M, S, B>, error: &Error) {
         Job::Read(reply) => drop(reply.send(Err(error.clone()))),
         _ => {}
     }
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
-    std::thread::Builder::new()
-        .name(name.into())
-        .spawn(work)
-        .map(drop)
-        .map_err(|error| Error::new(Kind::System, format!("the thread {name} does not start")).cause(error))
 }
 
 fn unknown(why: &str) -> Error {

@@ -26,7 +26,9 @@ fn start_on(disk: &Disk, free: Arc<AtomicU64>) -> Started {
     let member = Member::open(setup(7), log, generations).unwrap();
     let own = Sender { cluster: "c".into(), group: 0, incarnation: 1, id: 1, starts: 1, run: 1 };
     let free_bytes = Box::new(move || Some(free.load(Ordering::Relaxed)));
-    let inbox = start(member, World { wire: Arc::new(Nowhere), own, free_bytes }).unwrap();
+    let shared = share(&member);
+    let world = World { wire: Arc::new(Nowhere), own, free_bytes, reserve: 64 << 20, chunks: None };
+    let inbox = start(member, shared, world).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     while !inbox.shared().may_read() {
         assert!(Instant::now() < deadline, "it does not serve");
@@ -49,6 +51,10 @@ impl Wire for Nowhere {
 
     fn pull(&self, from: u64, _name: SnapshotName, _after: Option<&[u8]>) -> Result<Vec<u8>> {
         Err(Error::new(Kind::Unreachable, format!("there is no member {from}")))
+    }
+
+    fn ask(&self, _to: u64, _envelope: &[u8]) -> Result<Vec<u8>> {
+        unreachable!("nothing here has chunks")
     }
 }
 

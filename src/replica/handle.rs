@@ -1,5 +1,10 @@
 //! What the rest of the process holds of a running replica: a bounded inbox, reads, and numbers.
 
+mod numbers;
+
+pub use numbers::Numbers;
+
+use super::blobs::{Chunks, Ground, Keeper};
 use super::clock::now_ms;
 use super::command::{Reply, Request};
 use super::digest::Digest;
@@ -20,8 +25,10 @@ use crate::cluster::membership::{Wanted, index_of, raft_id};
 use crate::cluster::moves::{SlotSet, Span};
 use crate::error::{Error, Kind, Result};
 use crate::replica::{Folder, Role, Sizes};
+use crate::store::blobs::ChunkFolder;
 use crate::store::folder::Stores;
 use crate::store::generation::{LevelBuilding, LevelGenerations};
+use crate::store::log::RaftLog as _;
 use crate::store::raft_engine::EngineLog;
 use crate::store::state::{Generations as _, State};
 use std::cell::Cell;
@@ -32,6 +39,8 @@ use std::time::{Duration, Instant};
 
 /// A close waits so long for the thread to finish what it accepted, and so long for readers to let go.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(8);
+/// So many chunks are pulled from other members at once.
+const LANES: usize = 4;
 /// A lone voter serves so soon after its start that whoever started it waits for it.
 const POLL: Duration = Duration::from_millis(1);
 
@@ -44,55 +53,10 @@ pub struct Options {
     pub wire: Arc<dyn Wire>,
     /// Every read asks a majority (`--reads quorum`).
     pub quorum_reads: bool,
-}
-
-/// Plain numbers of a replica, for facts and metrics.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Numbers {
-    /// `leader`, `follower`, `candidate` or `standby`.
-    pub role: &'static str,
-    /// Raft term.
-    pub term: u64,
-    /// The index of the member that leads, as far as this one knows.
-    pub leader: Option<u32>,
-    /// The indices of those who vote.
-    pub voters: Vec<u32>,
-    /// The indices of the outgoing voters of a joint configuration.
-    pub outgoing: Vec<u32>,
-    /// The indices of those who stand by.
-    pub standbys: Vec<u32>,
-    /// The incarnation of the group.
-    pub incarnation: u64,
-    /// Index of the last applied entry.
-    pub applied: u64,
-    /// Index of the last entry of the log.
-    pub last: u64,
-    /// Its term.
-    pub last_term: u64,
-    /// The indices of the others that this member, which leads, has heard of lately.
-    pub active: Vec<u32>,
-    /// Keys stored.
-    pub keys: u64,
-    /// Bytes of keys and values.
-    pub bytes: u64,
-    /// The version counter.
-    pub version: u64,
-    /// The slots that the group owns.
-    pub slots: SlotSet,
-    /// The last move that the group has done with as its source.
-    pub moves_done: u64,
-    /// A move by which the group took slots, and which its source has not settled yet.
-    pub received: Option<u64>,
-    /// Log syncs since it was opened.
-    pub syncs: u64,
-    /// Entries applied since it was opened.
-    pub entries: u64,
-    /// Commands applied since it was opened.
-    pub commands: u64,
-    /// Commands waiting in the inbox now.
-    pub queue: u64,
-    /// Bytes of the Raft log on disk.
-    pub log_bytes: u64,
+    /// Free bytes of the disk below which nothing is stored (`--reserve`).
+    pub reserve: u64,
+    /// How long a chunk stays that nothing refers to.
+    pub keep: Duration,
 }
 
 /// Who orders the writes of a group, as a member sees it.
@@ -104,6 +68,15 @@ pub enum Lead {
     There(u32),
     /// Nobody, as far as this member knows.
     Nobody,
+}
+
+/// A member that is about to run, as whoever keeps its chunks sees it.
+struct Beginning<'a, M: Machine> {
+    path: &'a std::path::Path,
+    own: &'a Sender,
+    shared: &'a Arc<Shared<M>>,
+    applied: (u64, u64),
+    term: u64,
 }
 
 /// A running replica of machine `M` on the stores of a folder.
@@ -118,7 +91,12 @@ struct Replica<M: Machine> {
 }
 
 impl<M: Machine> Replica<M> {
-    fn open(mut folder: Folder, options: &Options, run: u64) -> Result<Arc<Replica<M>>> {
+    fn open(
+        mut folder: Folder,
+        options: &Options,
+        run: u64,
+        keeper: impl FnOnce(Beginning<'_, M>) -> Result<Option<Arc<dyn Chunks>>>,
+    ) -> Result<Arc<Replica<M>>> {
         let path = folder.path().to_owned();
         if let Some(incarnation) = folder.identity().promoting {
             let detail =
@@ -128,7 +106,8 @@ impl<M: Machine> Replica<M> {
         let Stores { log, state } = folder.open_stores(options.sizes)?;
         let own = sender(&folder, run)?;
         let setup = Setup::new(own.id, own.incarnation, random_seed()?, now_ms());
-        let member = Member::open(setup, log, state).map_err(|error| in_folder(error, &path))?;
+        let member: Member<M, _, _> =
+            Member::open(setup, log, state).map_err(|error| in_folder(error, &path))?;
         let folder = Arc::new(Mutex::new(Some(folder)));
         let watched = folder.clone();
         // While somebody writes the identity the last number is good enough: the replica does not wait for a disk.
@@ -139,9 +118,19 @@ impl<M: Machine> Replica<M> {
             }
             last.get()
         };
-        let world = World { wire: options.wire.clone(), own: own.clone(), free_bytes: Box::new(free) };
-        let inbox = driver::start(member, world)?;
-        let shared = inbox.shared().clone();
+        let shared = driver::share(&member);
+        let at = member.machine().position();
+        let chunks = keeper(Beginning {
+            path: &path,
+            own: &own,
+            shared: &shared,
+            applied: (at.index, at.term),
+            // A lone voter has begun the next one already.
+            term: member.core().log().hard_state().term,
+        })?;
+        let (wire, reserve) = (options.wire.clone(), options.reserve);
+        let world = World { wire, own: own.clone(), free_bytes: Box::new(free), reserve, chunks };
+        let inbox = driver::start(member, shared.clone(), world)?;
         let (incarnation, gate) = (own.incarnation, Gate::new(own));
         let quorum_reads = options.quorum_reads;
         Ok(Arc::new(Replica { inbox, shared, gate, incarnation, quorum_reads, folder, path }))
@@ -216,7 +205,7 @@ impl<M: Machine> Replica<M> {
 
     fn receive(&self, bytes: &[u8]) -> Result<()> {
         let parcel = parcel::open(bytes, &self.gate)?;
-        self.inbox.receive(parcel.sender.id, parcel.commit, parcel.messages, bytes.len())
+        self.inbox.receive(parcel.sender.id, parcel.progress, parcel.messages, bytes.len())
     }
 
     fn chunk(&self, id: u64, peer: u64, after: Option<&[u8]>) -> Result<Vec<u8>> {
@@ -353,12 +342,6 @@ fn no_leader() -> Error {
 macro_rules! common {
     ($handle:ty) => {
         impl $handle {
-            /// Opens the stores of `folder` (which must have been founded) and starts the replica thread, in the run of
-            /// the process with the random number `run`. Returns once the thread runs.
-            pub fn open(folder: Folder, options: &Options, run: u64) -> Result<Self> {
-                Ok(Self { replica: Replica::open(folder, options, run)? })
-            }
-
             /// Blocks until the log is replayed and, for a lone voter, until it serves; or the replica failed, or the
             /// deadline passes (`NoMajority`).
             pub fn wait_ready(&self, deadline: Instant) -> Result<()> {
@@ -447,9 +430,40 @@ impl Applied {
 #[derive(Clone)]
 pub struct KeyspaceHandle {
     replica: Arc<Replica<Keyspace>>,
+    keeper: Arc<Keeper>,
 }
 
 impl KeyspaceHandle {
+    /// Opens the stores of `folder` (which must have been founded) and starts the replica thread, in the run of the process
+    /// with the random number `run`. Returns once the thread runs.
+    pub fn open(folder: Folder, options: &Options, run: u64) -> Result<KeyspaceHandle> {
+        let mut keeper = None;
+        let replica = Replica::open(folder, options, run, |beginning| {
+            let Beginning { path, own, shared, applied, term } = beginning;
+            let blobs = Box::new(ChunkFolder::open(path, options.reserve)?);
+            let (own, wire, standing) = (own.clone(), options.wire.clone(), shared.clone());
+            let ground =
+                Ground { blobs, own, wire, standing, applied, term, keep: options.keep, lanes: LANES };
+            let started = Keeper::start(ground)?;
+            keeper = Some(started.clone());
+            Ok(Some(started as Arc<dyn Chunks>))
+        })?;
+        let keeper = keeper.ok_or_else(|| Error::new(Kind::Failed, "the keeper of chunks did not start"))?;
+        Ok(KeyspaceHandle { replica, keeper })
+    }
+
+    /// Who keeps the chunks of large values.
+    pub fn keeper(&self) -> &Arc<Keeper> {
+        &self.keeper
+    }
+
+    /// Answers another member's question about chunks. Blocks. Errors: `Conflict` for a stranger, `BadRequest`, `Moved`,
+    /// and those of the disk.
+    pub fn answer_chunks(&self, envelope: &[u8]) -> Result<Vec<u8>> {
+        self.replica.shared.check_open()?;
+        self.keeper.answer(parcel::open_envelope(envelope, &self.replica.gate)?)
+    }
+
     /// Hands a command to the replica and waits for its reply.
     ///
     /// Errors: `Overloaded` (inbox full), `DiskFull`, `NoMajority`, `Moved` (this member does not lead), `Closed`,
@@ -505,6 +519,7 @@ impl KeyspaceHandle {
     /// Numbers for facts and metrics.
     pub fn numbers(&self) -> Numbers {
         let mut numbers = self.replica.numbers();
+        numbers.chunks = Some(self.keeper.facts());
         if let Ok(live) = self.replica.applied_here() {
             numbers.keys = live.published.counters.keys;
             numbers.bytes = live.published.counters.bytes;
@@ -527,6 +542,11 @@ pub struct DirectoryHandle {
 }
 
 impl DirectoryHandle {
+    /// As [`KeyspaceHandle::open`].
+    pub fn open(folder: Folder, options: &Options, run: u64) -> Result<DirectoryHandle> {
+        Ok(DirectoryHandle { replica: Replica::open(folder, options, run, |_| Ok(None))? })
+    }
+
     /// As [`KeyspaceHandle::submit`].
     pub async fn submit(&self, command: DirectoryCommand, deadline: Instant) -> Result<DirectoryReply> {
         self.replica.submit(command, deadline).await

@@ -2,6 +2,7 @@
 //! finished. Everything that waits is bounded; callers are told when it is full, members send again.
 
 use super::machine::Machine;
+use super::parcel::Progress;
 use super::shared::{Shared, lock};
 use crate::cluster::membership::Wanted;
 use crate::error::{Error, Kind, Result};
@@ -56,7 +57,7 @@ pub(super) struct Mail {
 /// What one member sent at once.
 pub(super) struct Letter {
     pub(super) from: u64,
-    pub(super) commit: u64,
+    pub(super) progress: Progress,
     pub(super) messages: Vec<Message>,
 }
 
@@ -122,9 +123,9 @@ impl<M: Machine, S, B> Inbox<M, S, B> {
         Ok(receiver)
     }
 
-    /// Messages that member `from` sent when it had committed `commit`; `bytes` is their size. They are dropped, with
+    /// Messages that member `from` sent when it was as far as `progress`; `bytes` is their size. They are dropped, with
     /// `Overloaded`, while too many wait.
-    pub fn receive(&self, from: u64, commit: u64, messages: Vec<Message>, bytes: usize) -> Result<()> {
+    pub fn receive(&self, from: u64, progress: Progress, messages: Vec<Message>, bytes: usize) -> Result<()> {
         self.shared.check_open()?;
         {
             let mut mail = lock(&self.mail);
@@ -132,7 +133,7 @@ impl<M: Machine, S, B> Inbox<M, S, B> {
                 return Err(overloaded("messages of other members wait"));
             }
             mail.bytes += bytes;
-            mail.letters.push(Letter { from, commit, messages });
+            mail.letters.push(Letter { from, progress, messages });
         }
         self.post(Job::Wake);
         Ok(())

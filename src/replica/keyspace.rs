@@ -13,15 +13,16 @@ mod target;
 mod travel;
 
 pub use counters::Counters;
-pub use travel::{Chunk, copy_rows, outbox_rows};
+pub use travel::{Chunk, copy_rows, manifest_of, outbox_rows};
 
 use super::changes::Changes;
-use super::command::{BatchCommand, Command, Condition, MoveStep, Put, Reply, Request};
+use super::command::{BatchCommand, Command, Condition, MoveStep, Put, PutChunks, Reply, Request, Secured};
 use super::machine::{Applied, DigestOrder, Machine, Position, begin_payload, open_payload};
 use super::moves::Moves;
 use super::repeats::{Last, Remembered, RequestId, Session, fingerprint};
 use crate::cluster::slots::{SlotTable, slot};
 use crate::error::{Error, Kind, Result};
+use crate::store::chunk::Manifest;
 use crate::store::keys;
 use crate::store::record::{self, Meta};
 use crate::store::state::{Batch, State};
@@ -146,6 +147,7 @@ impl Machine for Keyspace {
                     BatchCommand::Delete { key } | BatchCommand::Check { key, .. } => key.len() + 16,
                 })
                 .sum(),
+            Command::PutChunks(put) => put.key.len() + put.manifest.len() + put.content_type.len() + 32,
             Command::Digest { members, .. } => 16 + 8 * members.len(),
             Command::Move(step) => travel::size(step),
             Command::Clear | Command::Sweep => 16,
@@ -158,13 +160,23 @@ impl Machine for Keyspace {
 
     fn needs_space(request: &Request) -> bool {
         match &request.command {
-            Command::Put(_) => true,
+            Command::Put(_) | Command::PutChunks(_) => true,
             Command::Batch(commands) => {
                 commands.iter().any(|command| matches!(command, BatchCommand::Put(_)))
             }
             // What is written for a move is bounded by what the source holds; it must come to its end.
             Command::Move(step) => matches!(step, MoveStep::Copy { .. }),
             Command::Delete { .. } | Command::Clear | Command::Sweep | Command::Digest { .. } => false,
+        }
+    }
+
+    fn secured(request: &Request) -> Option<&Secured> {
+        match &request.command {
+            Command::PutChunks(put) => Some(&put.secured),
+            Command::Move(MoveStep::Copy { rows, secured, .. } | MoveStep::Follow { rows, secured, .. }) => {
+                rows.iter().any(travel::is_chunked).then_some(secured)
+            }
+            _ => None,
         }
     }
 
@@ -194,7 +206,16 @@ impl Machine for Keyspace {
         let digest = changes.take_digest();
         let shifts = self.shifts != shifts;
         let frees = std::mem::take(&mut self.frees);
-        Ok(Applied { effect: changes.into_effect(counters), replies, digest, shifts, frees })
+        let (chunked, unchunked) = chunked_by(&changes);
+        Ok(Applied {
+            effect: changes.into_effect(counters),
+            replies,
+            digest,
+            shifts,
+            frees,
+            chunked,
+            unchunked,
+        })
     }
 
     fn due(&self, now: u64) -> Option<Request> {
@@ -311,6 +332,7 @@ impl Keyspace {
     fn execute(&mut self, changes: &mut Changes<'_>, command: Command) -> Result<Reply> {
         match command {
             Command::Put(put) => self.put(changes, &put),
+            Command::PutChunks(put) => self.put_chunks(changes, put),
             Command::Delete { key, condition } => self.delete(changes, &key, condition),
             Command::Batch(commands) => self.batch(changes, &commands),
             Command::Clear => self.clear(changes),
@@ -332,6 +354,21 @@ impl Keyspace {
             return Ok(Reply::ConditionFailed { current, op: None });
         }
         let version = self.store(changes, put, old);
+        Ok(Reply::Stored { version, created: current.is_none() })
+    }
+
+    /// A put of the value's manifest.
+    fn put_chunks(&mut self, changes: &mut Changes<'_>, put: PutChunks) -> Result<Reply> {
+        let PutChunks { key, manifest, checksum, content_type, ttl, condition, .. } = put;
+        let size = Manifest::decode(&manifest)?.size;
+        let old = self.current(changes, &key)?;
+        let current =
+            old.as_ref().filter(|meta| !expired(meta, self.counters.clock)).map(|meta| meta.version);
+        if !holds(condition, current) {
+            return Ok(Reply::ConditionFailed { current, op: None });
+        }
+        let put = Put { key, value: manifest, checksum, content_type, ttl, condition };
+        let version = self.store_as(changes, &put, old, Some(size));
         Ok(Reply::Stored { version, created: current.is_none() })
     }
 
@@ -419,13 +456,25 @@ impl Keyspace {
     }
 
     fn store(&mut self, changes: &mut Changes<'_>, put: &Put, old: Option<Meta>) -> u64 {
+        self.store_as(changes, put, old, None)
+    }
+
+    /// Stores a value; `in_chunks`: what is put is the manifest of one of so many bytes.
+    fn store_as(
+        &mut self,
+        changes: &mut Changes<'_>,
+        put: &Put,
+        old: Option<Meta>,
+        in_chunks: Option<u64>,
+    ) -> u64 {
+        let size = in_chunks.unwrap_or(put.value.len() as u64);
         if let Some(old) = old {
             self.remove(changes, &put.key, &old);
         }
         let counters = &mut self.counters;
         counters.version += 1;
         counters.keys += 1;
-        counters.bytes += (put.key.len() + put.value.len()) as u64;
+        counters.bytes += put.key.len() as u64 + size;
         let expires = put.ttl.map(|ttl| counters.clock.saturating_add(ttl).max(1));
         if let Some(at) = expires {
             counters.expiring += 1;
@@ -437,8 +486,12 @@ impl Keyspace {
             expires,
             checksum: put.checksum,
             content_type: put.content_type.clone(),
-            size: put.value.len() as u64,
+            size,
+            in_chunks: in_chunks.is_some(),
         };
+        if meta.in_chunks {
+            changes.put(keys::chunked(&put.key), Vec::new());
+        }
         changes.put(keys::record(&put.key), record::encode(&meta, &put.value));
         counters.version
     }
@@ -461,8 +514,18 @@ impl Keyspace {
         if let Some(at) = old.expires {
             changes.delete(keys::expiry(at, key));
         }
+        if old.in_chunks {
+            changes.delete(keys::chunked(key));
+        }
         changes.delete(keys::record(key));
     }
+}
+
+/// The keys whose values an entry has put in chunks, and whether it removed such a value.
+fn chunked_by(changes: &Changes<'_>) -> (Vec<Vec<u8>>, bool) {
+    let rows = || changes.changed().iter().filter_map(|(row, value)| Some((keys::chunked_key(row)?, value)));
+    let put = rows().filter(|(_, value)| value.is_some()).map(|(key, _)| key.to_vec());
+    (put.collect(), rows().any(|(_, value)| value.is_none()))
 }
 
 /// True once the group's clock has reached the record's end.
@@ -483,6 +546,7 @@ fn holds(condition: Condition, current: Option<u64>) -> bool {
 pub fn keys_of(command: &Command) -> Box<dyn Iterator<Item = &[u8]> + '_> {
     match command {
         Command::Put(put) => Box::new(std::iter::once(&put.key[..])),
+        Command::PutChunks(put) => Box::new(std::iter::once(&put.key[..])),
         Command::Delete { key, .. } => Box::new(std::iter::once(&key[..])),
         Command::Batch(commands) => Box::new(commands.iter().map(|command| match command {
             BatchCommand::Put(put) => &put.key[..],

@@ -6,6 +6,7 @@
 //! milliseconds since 1970), and the machine's commands. A byte that a machine does not know stops the node: an
 //! entry is never skipped.
 
+use super::command::Secured;
 use crate::cluster::membership::Wanted;
 use crate::error::{Error, Kind, Result};
 use crate::store::state::{Batch, State};
@@ -41,6 +42,10 @@ pub struct Applied<R> {
     pub shifts: bool,
     /// True if many rows are gone whose space should come back soon.
     pub frees: bool,
+    /// Keys whose values are in chunks from here on.
+    pub chunked: Vec<Vec<u8>>,
+    /// True if a value in chunks was removed.
+    pub unchunked: bool,
 }
 
 /// Asks members for a digest of their rows.
@@ -79,6 +84,11 @@ pub trait Machine: Send + Sized + 'static {
 
     /// True if the command is refused while the disk is nearly full; one that frees space is not.
     fn needs_space(command: &Self::Command) -> bool;
+
+    /// Who has the chunks that the command refers to; none if it refers to no chunks.
+    fn secured(_command: &Self::Command) -> Option<&Secured> {
+        None
+    }
 
     /// Encodes commands as the payload of an entry.
     fn encode(clock: u64, commands: &[Self::Command]) -> Result<Vec<u8>>;

@@ -12,12 +12,15 @@
 //!
 //! After any error the member must not be used again: what was proposed then has an unknown outcome.
 
+mod proposing;
+
 use super::change::decode_change;
 use super::copies::{Fetch, Offer, Offers, SnapshotName};
 use super::core::{Core, Ready};
-use super::entry::{reconcile, take_entry};
+use super::entry::reconcile;
 use super::machine::{DigestOrder, Effect, Machine, Position};
 pub use super::outputs::{Flush, Look, NOBODY, Outputs, Rim, Setup, Ticket};
+use super::parcel::Progress;
 use super::status::Status;
 use super::waiting_reads::WaitingReads;
 use crate::cluster::membership::{Wanted, next_change};
@@ -26,7 +29,7 @@ use crate::store::install::settle;
 use crate::store::log::RaftLog;
 use crate::store::state::{Generations, Installed, State};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A snapshot on its way into this member.
@@ -103,37 +106,6 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         })
     }
 
-    /// Takes as many commands from the front of `queue` as one entry holds and proposes them. `clock` is the time of
-    /// day in milliseconds. Returns the callers that were refused: certainly not written.
-    pub fn propose(
-        &mut self,
-        clock: u64,
-        queue: &mut VecDeque<(Ticket, M::Command)>,
-    ) -> Vec<(Ticket, Error)> {
-        let (tickets, commands) = take_entry::<M>(queue);
-        if tickets.is_empty() {
-            return Vec::new();
-        }
-        let clock = clock.max(self.machine.clock());
-        match M::encode(clock, &commands).and_then(|payload| self.core.propose(payload)) {
-            Ok((index, term)) => {
-                self.waiting.insert((index, term), tickets);
-                Vec::new()
-            }
-            Err(error) => tickets.into_iter().map(|ticket| (ticket, error.clone())).collect(),
-        }
-    }
-
-    /// Proposes what the machine does by itself, if it is due and this member leads.
-    pub fn propose_due(&mut self, clock: u64) {
-        if self.core.may_change()
-            && let Some(command) = self.machine.due(clock)
-        {
-            // Refused only while too much waits; it is due again at the next tick.
-            let _ = self.propose(clock, &mut VecDeque::from([(NOBODY, command)]));
-        }
-    }
-
     /// Asks for a read that a round of heartbeats confirms.
     pub fn read(&mut self, ticket: Ticket) {
         self.reads.add(ticket);
@@ -162,10 +134,11 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         self.begin_fetch(now, message);
     }
 
-    /// The leader `from` had committed `commit` when it sent what was just received.
-    pub fn hear_commit(&mut self, now: u64, from: u64, commit: u64) {
+    /// The member `from` was as far as `progress` when it sent what was just received.
+    pub fn hear_progress(&mut self, now: u64, from: u64, progress: Progress) {
+        self.core.hear_complete(from, progress.complete);
         if self.core.status().leader == from {
-            self.fresh.heard = Some((commit, now));
+            self.fresh.heard = Some((progress.commit, now));
         }
     }
 
@@ -528,6 +501,7 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
             }
             Effect::Replace(rows) => {
                 self.state = self.generations.replace(&rows)?;
+                outputs.replaced = true;
                 self.core.applied(now, entry.index, entry.term);
                 // A new generation is in tables when it goes live: the log can give its space back, up to here.
                 self.core.cut(entry.index.min(self.core.lowest_needed(now).saturating_sub(1)))?;
@@ -540,6 +514,8 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
             outputs.looks.push(Look { id, index: at.index, view: self.state.view()? });
         }
         outputs.frees |= applied.frees;
+        outputs.chunked.extend(applied.chunked);
+        outputs.unchunked |= applied.unchunked;
         outputs.entries += 1;
         outputs.commands += applied.replies.len() as u64;
         if let Some(tickets) = self.waiting.remove(&(at.index, at.term)) {

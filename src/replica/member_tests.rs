@@ -13,6 +13,7 @@ use crate::store::record::checksum;
 use crate::store::state::Building as _;
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType};
+use std::collections::VecDeque;
 
 type Subject = Member<Keyspace, MemoryLog, MemoryGenerations>;
 

@@ -10,6 +10,7 @@
 //!
 //! Left out: HTTP (`server`), what lies on disk (`store`).
 
+pub mod blobs;
 mod change;
 mod changes;
 mod clock;
@@ -48,6 +49,8 @@ pub use found::{
     save_routes,
 };
 
+pub use crate::store::chunk::{self, Manifest, Name};
 pub use crate::store::folder::{Folder, Sizes};
 pub use crate::store::identity::{Identity, Role};
+pub use crate::store::inspect;
 pub use crate::store::record::{Meta, Record, checksum};

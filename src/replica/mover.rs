@@ -5,7 +5,7 @@
 //! What it must not do: withdraw before the target said that it refused, give before the target said that it owns the
 //! slots, and decide either by silence.
 
-use super::command::{MoveStep, TargetWord};
+use super::command::{MoveStep, Secured, TargetWord};
 use super::keyspace::Chunk;
 use super::moves::{Moves, OutPhase, Outgoing};
 use crate::cluster::moves::{MoveFacts, MoveOrder, Phase, SlotSet};
@@ -93,12 +93,19 @@ pub enum Act {
 
 /// The step that sends a copy.
 pub fn copy_step((id, attempt): (u64, u64), after: Vec<u8>, chunk: Chunk) -> MoveStep {
-    MoveStep::Copy { id, attempt, after, end: chunk.end.map(ByteBuf::from), rows: chunk.rows }
+    MoveStep::Copy {
+        id,
+        attempt,
+        after,
+        end: chunk.end.map(ByteBuf::from),
+        rows: chunk.rows,
+        secured: Secured::default(),
+    }
 }
 
 /// The step that sends changes.
 pub fn follow_step((id, attempt): (u64, u64), first: u64, chunk: Chunk) -> MoveStep {
-    MoveStep::Follow { id, attempt, first, next: chunk.next, rows: chunk.rows }
+    MoveStep::Follow { id, attempt, first, next: chunk.next, rows: chunk.rows, secured: Secured::default() }
 }
 
 /// The decisions of one leader.
@@ -351,7 +358,14 @@ impl Mover {
             self.probes = true;
             return ask(
                 out,
-                MoveStep::Follow { id: out.id, attempt: out.attempt, first: next, next, rows: Vec::new() },
+                MoveStep::Follow {
+                    id: out.id,
+                    attempt: out.attempt,
+                    first: next,
+                    next,
+                    rows: Vec::new(),
+                    secured: Secured::default(),
+                },
             );
         }
         Act::Follow { to: out.to, attempt: (out.id, out.attempt), first: next, next: out.next }

@@ -451,7 +451,14 @@ fn what_comes_late_changes_nothing() {
         MoveStep::Accept { id: 1, attempt: 9, slots: slots.clone(), from: 0, to: 1, next: 0 },
         MoveStep::Refuse { id: 1 },
         MoveStep::Activate { id: 1, attempt: 1, next: 0, version: 1 << 40, clock: 1 << 40 },
-        MoveStep::Follow { id: 1, attempt: 1, first: 0, next: 9, rows: Vec::new() },
+        MoveStep::Follow {
+            id: 1,
+            attempt: 1,
+            first: 0,
+            next: 9,
+            rows: Vec::new(),
+            secured: Secured::default(),
+        },
     ];
     for step in late {
         let before = pair.target.published();

@@ -87,8 +87,14 @@ pub struct Outputs<R, B> {
     pub commands: u64,
     /// True if a snapshot replaced the state.
     pub installed: bool,
+    /// True if an entry replaced all rows.
+    pub replaced: bool,
     /// True if many rows are gone whose space should come back soon.
     pub frees: bool,
+    /// Keys whose values are in chunks from here on.
+    pub chunked: Vec<Vec<u8>>,
+    /// True if a value in chunks was removed.
+    pub unchunked: bool,
 }
 
 impl<R, B> Default for Outputs<R, B> {
@@ -104,7 +110,10 @@ impl<R, B> Default for Outputs<R, B> {
             entries: 0,
             commands: 0,
             installed: false,
+            replaced: false,
             frees: false,
+            chunked: Vec::new(),
+            unchunked: false,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What members send each other: a few Raft messages, and who sends them. Strangers are refused before a message is
 //! looked at: another cluster, another group, an older incarnation, an old copy of a member's folder.
 //!
-//! Layout, numbers big-endian: version u8 (1), length u8 and bytes of the cluster's id, group u32, incarnation u64,
-//! from u64, to u64, starts u64, run u64, commit u64; then each message as length u32 and protobuf; then the CRC-32 of
+//! Layout, numbers big-endian: version u8 (2), length u8 and bytes of the cluster's id, group u32, incarnation u64,
+//! from u64, to u64, starts u64, run u64, commit u64, complete u64; then each message as length u32 and protobuf; then the CRC-32 of
 //! all before it.
 
 use crate::error::{Error, Kind, Result};
@@ -11,7 +11,7 @@ use raft::eraftpb::Message;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The masters' own group; workers' groups have the index of their founder.
 pub const MASTERS: u32 = u32::MAX;
 /// The largest parcel that is read.
@@ -34,6 +34,15 @@ pub struct Sender {
     pub run: u64,
 }
 
+/// How far a member is, as it tells the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What it has committed.
+    pub commit: u64,
+    /// The last entry up to which it has the chunks of all values; [`u64::MAX`] if its values are never in chunks.
+    pub complete: u64,
+}
+
 /// A parcel, decoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parcel {
@@ -41,57 +50,60 @@ pub struct Parcel {
     pub sender: Sender,
     /// The Raft id of the member that it is for.
     pub to: u64,
-    /// What the sender had committed.
-    pub commit: u64,
+    /// How far the sender was.
+    pub progress: Progress,
     /// Its messages.
     pub messages: Vec<Message>,
 }
 
 /// Packs messages that are encoded already.
-pub fn encode(sender: &Sender, to: u64, commit: u64, messages: &[Vec<u8>]) -> Vec<u8> {
-    let cluster = &sender.cluster.as_bytes()[..sender.cluster.len().min(255)];
+pub fn encode(sender: &Sender, to: u64, progress: Progress, messages: &[Vec<u8>]) -> Vec<u8> {
     let size: usize = messages.iter().map(|message| message.len() + 4).sum();
-    let mut parcel = Vec::with_capacity(size + cluster.len() + 64);
-    parcel.extend_from_slice(&[VERSION, cluster.len() as u8]);
-    parcel.extend_from_slice(cluster);
-    parcel.extend_from_slice(&sender.group.to_be_bytes());
-    for number in [sender.incarnation, sender.id, to, sender.starts, sender.run, commit] {
-        parcel.extend_from_slice(&number.to_be_bytes());
-    }
+    let mut parcel = head(sender, to, progress, size);
     for message in messages {
         parcel.extend_from_slice(&(message.len() as u32).to_be_bytes());
         parcel.extend_from_slice(message);
     }
-    let checksum = crc32fast::hash(&parcel);
-    parcel.extend_from_slice(&checksum.to_be_bytes());
-    parcel
+    seal(parcel)
+}
+
+fn head(sender: &Sender, to: u64, progress: Progress, room: usize) -> Vec<u8> {
+    let cluster = &sender.cluster.as_bytes()[..sender.cluster.len().min(255)];
+    let mut head = Vec::with_capacity(room + cluster.len() + 72);
+    head.extend_from_slice(&[VERSION, cluster.len() as u8]);
+    head.extend_from_slice(cluster);
+    head.extend_from_slice(&sender.group.to_be_bytes());
+    let Progress { commit, complete } = progress;
+    for number in [sender.incarnation, sender.id, to, sender.starts, sender.run, commit, complete] {
+        head.extend_from_slice(&number.to_be_bytes());
+    }
+    head
+}
+
+fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
+    let checksum = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&checksum.to_be_bytes());
+    bytes
+}
+
+/// Packs a question to another member that is no Raft message.
+pub fn envelope(sender: &Sender, to: u64, question: &[u8]) -> Vec<u8> {
+    let mut envelope = head(sender, to, Progress::default(), question.len());
+    envelope.extend_from_slice(question);
+    seal(envelope)
+}
+
+/// The question in an envelope, if `gate` lets its sender in. Errors as [`open`].
+pub fn open_envelope<'a>(bytes: &'a [u8], gate: &Gate) -> Result<&'a [u8]> {
+    Ok(unseal(bytes, gate)?.1)
 }
 
 /// Unpacks the outside of a parcel and, if `gate` lets its sender in, its messages.
 ///
 /// Errors: `BadRequest` if it has another form; `Conflict` if a stranger sends it.
 pub fn open(bytes: &[u8], gate: &Gate) -> Result<Parcel> {
-    let bad = |what: &str| Error::new(Kind::BadRequest, format!("a parcel {what}"));
-    let (body, checksum) = bytes.split_last_chunk::<4>().ok_or_else(|| bad("is too short"))?;
-    if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
-        return Err(bad("does not match its checksum"));
-    }
-    let short = || bad("ends early");
-    let ([version, length], rest) = body.split_first_chunk::<2>().ok_or_else(short)?;
-    if *version != VERSION {
-        return Err(bad("has a version that is not known"));
-    }
-    let (cluster, rest) = rest.split_at_checked(usize::from(*length)).ok_or_else(short)?;
-    let cluster = std::str::from_utf8(cluster).map_err(|_| bad("names no cluster"))?.to_owned();
-    let (group, mut rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
-    let mut numbers = [0; 6];
-    for number in &mut numbers {
-        let (bytes, behind) = rest.split_first_chunk::<8>().ok_or_else(short)?;
-        (*number, rest) = (u64::from_be_bytes(*bytes), behind);
-    }
-    let [incarnation, id, to, starts, run, commit] = numbers;
-    let sender = Sender { cluster, group: u32::from_be_bytes(*group), incarnation, id, starts, run };
-    gate.admit(&sender, to)?;
+    let (outside, mut rest) = unseal(bytes, gate)?;
+    let Outside { sender, to, progress } = outside;
     let mut messages = Vec::new();
     while !rest.is_empty() {
         let (length, behind) = rest.split_first_chunk::<4>().ok_or_else(short)?;
@@ -99,13 +111,52 @@ pub fn open(bytes: &[u8], gate: &Gate) -> Result<Parcel> {
             behind.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(short)?;
         let mut message = Message::default();
         message.merge_from_bytes(encoded).map_err(|_| bad("holds a message that is none"))?;
-        if message.from != id || message.to != to {
+        if message.from != sender.id || message.to != to {
             return Err(bad("holds a message of somebody else"));
         }
         messages.push(message);
         rest = behind;
     }
-    Ok(Parcel { sender, to, commit, messages })
+    Ok(Parcel { sender, to, progress, messages })
+}
+
+/// What stands before the messages.
+struct Outside {
+    sender: Sender,
+    to: u64,
+    progress: Progress,
+}
+
+/// Reads what is before the messages and lets the sender in; returns the rest.
+fn unseal<'a>(bytes: &'a [u8], gate: &Gate) -> Result<(Outside, &'a [u8])> {
+    let (body, checksum) = bytes.split_last_chunk::<4>().ok_or_else(|| bad("is too short"))?;
+    if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
+        return Err(bad("does not match its checksum"));
+    }
+    let ([version, length], rest) = body.split_first_chunk::<2>().ok_or_else(short)?;
+    if *version != VERSION {
+        return Err(bad("has a version that is not known"));
+    }
+    let (cluster, rest) = rest.split_at_checked(usize::from(*length)).ok_or_else(short)?;
+    let cluster = std::str::from_utf8(cluster).map_err(|_| bad("names no cluster"))?.to_owned();
+    let (group, mut rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+    let mut numbers = [0; 7];
+    for number in &mut numbers {
+        let (bytes, behind) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+        (*number, rest) = (u64::from_be_bytes(*bytes), behind);
+    }
+    let [incarnation, id, to, starts, run, commit, complete] = numbers;
+    let sender = Sender { cluster, group: u32::from_be_bytes(*group), incarnation, id, starts, run };
+    gate.admit(&sender, to)?;
+    Ok((Outside { sender, to, progress: Progress { commit, complete } }, rest))
+}
+
+fn bad(what: &str) -> Error {
+    Error::new(Kind::BadRequest, format!("a parcel {what}"))
+}
+
+fn short() -> Error {
+    bad("ends early")
 }
 
 /// Who is let in.
@@ -173,8 +224,9 @@ mod tests {
     #[test]
     fn a_parcel_comes_back() {
         let gate = Gate::new(sender(1));
-        let parcel = open(&encode(&sender(2), 1, 77, &[message(2, 1), message(2, 1)]), &gate).unwrap();
-        assert_eq!((parcel.sender, parcel.to, parcel.commit), (sender(2), 1, 77));
+        let progress = Progress { commit: 77, complete: 70 };
+        let parcel = open(&encode(&sender(2), 1, progress, &[message(2, 1), message(2, 1)]), &gate).unwrap();
+        assert_eq!((parcel.sender, parcel.to, parcel.progress), (sender(2), 1, progress));
         assert_eq!(parcel.messages.len(), 2);
     }
 
@@ -203,10 +255,17 @@ mod tests {
         let gate = Gate::new(sender(1));
         for message in [message(3, 1), message(2, 3)] {
             assert_eq!(
-                open(&encode(&sender(2), 1, 0, &[message]), &gate).unwrap_err().kind(),
+                open(&encode(&sender(2), 1, Progress::default(), &[message]), &gate).unwrap_err().kind(),
                 Kind::BadRequest
             );
         }
+    }
+
+    #[test]
+    fn an_envelope_comes_back_to_whom_it_is_for() {
+        let sealed = envelope(&sender(2), 1, b"which?");
+        assert_eq!(open_envelope(&sealed, &Gate::new(sender(1))).unwrap(), b"which?");
+        assert_eq!(open_envelope(&sealed, &Gate::new(sender(3))).unwrap_err().kind(), Kind::Conflict);
     }
 
     proptest! {

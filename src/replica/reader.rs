@@ -178,10 +178,12 @@ impl Reader {
         if expired(&meta, self.published.counters.clock) || self.published.slots.owner(slot(key)).is_none() {
             return Ok(None);
         }
-        let body = &value[offset..];
-        if values && record::checksum(body) != meta.checksum {
-            return Err(Error::new(Kind::Damaged, "a stored value does not match its checksum"));
+        // A value in chunks is not listed: it would fill pages by itself.
+        let values = values && !meta.in_chunks;
+        if values {
+            record::check(value, &meta, offset)?;
         }
+        let body = &value[offset..];
         let listed = ListedKey {
             key: JsonBytes(key.to_vec()),
             version: meta.version,

@@ -222,10 +222,7 @@ pub fn encode(held: &Held, after: &[u8], size: usize) -> Result<Encoded> {
 
 fn check_record(value: &[u8]) -> Result<()> {
     let (meta, offset) = record::decode_meta(value)?;
-    if record::checksum(&value[offset..]) == meta.checksum {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Damaged, "a stored value does not match its checksum"))
+    record::check(value, &meta, offset)
 }
 
 /// Decodes a chunk. Errors as [`Packed::open`].
@@ -322,6 +319,7 @@ mod tests {
             checksum: sum,
             content_type: String::new(),
             size: value.len() as u64,
+            in_chunks: false,
         };
         (keys::record(key.as_bytes()), record::encode(&meta, value))
     }

@@ -2,22 +2,21 @@
 
 use crate::error::{Error, Kind, Result};
 
-/// Free bytes below which commands that need space are refused.
-const RESERVE: u64 = 64 << 20;
-/// Free bytes below which every command is refused.
+/// Free bytes below which every command is refused, at most: a quarter of the reserve if that is less.
 const LAST_RESERVE: u64 = 16 << 20;
 
 /// The free space of the disk as it was at the last tick. What was accepted since counts against it as often as it will
 /// be written: to the log, to LevelDB's own log, and to a table.
 pub struct Space {
     free: Option<u64>,
+    reserve: u64,
     accepted: u64,
 }
 
 impl Space {
-    /// `free` bytes, or none if nobody can tell.
-    pub fn new(free: Option<u64>) -> Space {
-        Space { free, accepted: 0 }
+    /// `free` bytes, or none if nobody can tell; below `reserve` free bytes, commands that need space are refused.
+    pub fn new(free: Option<u64>, reserve: u64) -> Space {
+        Space { free, reserve, accepted: 0 }
     }
 
     /// Accepts a command of `size` bytes. Errors with `DiskFull`.
@@ -25,14 +24,15 @@ impl Space {
         const WRITTEN_TIMES: u64 = 3;
         let Some(free) = self.free else { return Ok(()) };
         let free = free.saturating_sub(WRITTEN_TIMES * self.accepted);
-        if free >= if needs_space { RESERVE } else { LAST_RESERVE } {
+        let last_reserve = LAST_RESERVE.min(self.reserve / 4);
+        if free >= if needs_space { self.reserve } else { last_reserve } {
             self.accepted += size;
             return Ok(());
         }
         let reserves = format!(
-            "free space: writes go on above {} MiB, deletes above {} MiB",
-            RESERVE >> 20,
-            LAST_RESERVE >> 20
+            "free space, or lower --reserve: writes go on above {} MiB, deletes above {} MiB",
+            self.reserve >> 20,
+            last_reserve >> 20
         );
         let detail = format!("only {} MiB are free on the disk of this node", free >> 20);
         Err(Error::new(Kind::DiskFull, detail).hint(reserves))
@@ -45,10 +45,14 @@ mod tests {
 
     #[test]
     fn what_was_accepted_counts_against_the_free_space() {
-        let mut space = Space::new(Some(RESERVE + (20 << 20)));
+        const RESERVE: u64 = 64 << 20;
+        let mut space = Space::new(Some(RESERVE + (20 << 20)), RESERVE);
         assert!(space.admit(8 << 20, true).is_ok());
         assert_eq!(space.admit(1, true).unwrap_err().kind(), Kind::DiskFull);
         assert!(space.admit(1, false).is_ok(), "a delete may use the last of it");
-        assert!(Space::new(None).admit(u64::MAX, true).is_ok(), "a disk that does not tell is not full");
+        assert!(
+            Space::new(None, RESERVE).admit(u64::MAX, true).is_ok(),
+            "a disk that does not tell is not full"
+        );
     }
 }

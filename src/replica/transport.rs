@@ -3,7 +3,7 @@
 //! reported as unreachable, so that Raft sends it again.
 
 use super::copies::SnapshotName;
-use super::parcel::{self, Sender};
+use super::parcel::{self, Progress, Sender};
 use super::shared::lock;
 use crate::cluster::membership::index_of;
 use crate::error::{Error, Kind, Result};
@@ -30,6 +30,21 @@ pub trait Wire: Send + Sync + 'static {
     /// Pulls a chunk of the snapshot `name` from member `from`: the one behind the row `after`. None only says that the
     /// snapshot is still needed.
     fn pull(&self, from: u64, name: SnapshotName, after: Option<&[u8]>) -> Result<Vec<u8>>;
+
+    /// Asks member `to` what is in `envelope`, and returns its answer.
+    fn ask(&self, to: u64, envelope: &[u8]) -> Result<Vec<u8>>;
+
+    /// Asks several members at once, and does something of its own meanwhile. The answers are in the order of the
+    /// questions.
+    fn ask_all(&self, questions: &[(u64, Vec<u8>)], meanwhile: &mut dyn FnMut()) -> Vec<Result<Vec<u8>>> {
+        std::thread::scope(|scope| {
+            let asked: Vec<_> =
+                questions.iter().map(|(to, envelope)| scope.spawn(|| self.ask(*to, envelope))).collect();
+            meanwhile();
+            let lost = |_| Err(Error::new(Kind::Failed, "a question to another member panicked"));
+            asked.into_iter().map(|asked| asked.join().unwrap_or_else(lost)).collect()
+        })
+    }
 }
 
 /// The senders of one member.
@@ -37,8 +52,15 @@ pub struct Transport {
     own: Sender,
     wire: Arc<dyn Wire>,
     peers: Mutex<HashMap<u64, Arc<Peer>>>,
-    commit: Arc<AtomicU64>,
+    progress: Arc<Told>,
     lost: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+/// How far this member is; parcels carry it.
+#[derive(Debug, Default)]
+struct Told {
+    commit: AtomicU64,
+    complete: AtomicU64,
 }
 
 #[derive(Default)]
@@ -57,13 +79,14 @@ struct Queue {
 impl Transport {
     /// Sends as `own` on `wire`. `lost` is told of every member to which a message was dropped.
     pub fn new(own: Sender, wire: Arc<dyn Wire>, lost: impl Fn(u64) + Send + Sync + 'static) -> Transport {
-        let (peers, commit, lost) = (Mutex::default(), Arc::default(), Arc::new(lost));
-        Transport { own, wire, peers, commit, lost }
+        let (peers, progress, lost) = (Mutex::default(), Arc::default(), Arc::new(lost));
+        Transport { own, wire, peers, progress, lost }
     }
 
-    /// What this member has committed; parcels carry it.
-    pub fn set_commit(&self, commit: u64) {
-        self.commit.store(commit, Ordering::Relaxed);
+    /// How far this member is; parcels carry it.
+    pub fn set_progress(&self, progress: Progress) {
+        self.progress.commit.store(progress.commit, Ordering::Relaxed);
+        self.progress.complete.store(progress.complete, Ordering::Relaxed);
     }
 
     /// Queues messages; never blocks.
@@ -92,7 +115,7 @@ impl Transport {
             to,
             own: self.own.clone(),
             wire: self.wire.clone(),
-            commit: self.commit.clone(),
+            progress: self.progress.clone(),
             lost: self.lost.clone(),
         };
         std::thread::Builder::new()
@@ -162,7 +185,7 @@ struct Carrier {
     to: u64,
     own: Sender,
     wire: Arc<dyn Wire>,
-    commit: Arc<AtomicU64>,
+    progress: Arc<Told>,
     lost: Arc<dyn Fn(u64) + Send + Sync>,
 }
 
@@ -171,8 +194,11 @@ impl Carrier {
         let mut pause = FIRST_PAUSE;
         let mut said: Option<Kind> = None;
         while let Some(messages) = self.peer.take() {
-            let commit = self.commit.load(Ordering::Relaxed);
-            let parcel = parcel::encode(&self.own, self.to, commit, &messages);
+            let progress = Progress {
+                commit: self.progress.commit.load(Ordering::Relaxed),
+                complete: self.progress.complete.load(Ordering::Relaxed),
+            };
+            let parcel = parcel::encode(&self.own, self.to, progress, &messages);
             match self.wire.deliver(self.to, &parcel) {
                 Ok(()) => {
                     if said.take().is_some() {

@@ -22,6 +22,10 @@ impl Wire for Scripted {
     fn pull(&self, _from: u64, _name: SnapshotName, _after: Option<&[u8]>) -> Result<Vec<u8>> {
         Err(Error::new(Kind::NotFound, "no snapshot"))
     }
+
+    fn ask(&self, _to: u64, _envelope: &[u8]) -> Result<Vec<u8>> {
+        unreachable!("nothing here has chunks")
+    }
 }
 
 fn message(to: u64, bytes: usize) -> Message {

@@ -125,6 +125,8 @@ mod tests {
             accept_data_loss: false,
             files: None,
             max_value: 1,
+            reserve: 0,
+            keep_uploads: std::time::Duration::ZERO,
             quorum_reads: false,
         }
     }

@@ -70,7 +70,7 @@ where
     let length =
         answer.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let body = match length {
-        Some(length) if way.head => BoxBody::new(SizedStream::new(length, nothing())),
+        Some(length) if way.head => BoxBody::new(SizedStream::new(length, super::respond::nothing())),
         Some(length) if length > SMALL && !way.changes => {
             BoxBody::new(SizedStream::new(length, flow(answer, Rc::clone(way.seat))))
         }
@@ -136,10 +136,6 @@ fn refusal(status: StatusCode, word: Option<&HeaderValue>, body: &[u8]) -> Optio
     }
 }
 
-fn nothing() -> impl Stream<Item = Result<Bytes, io::Error>> {
-    stream::empty()
-}
-
 async fn collect<S>(answer: &mut awc::ClientResponse<S>) -> Result<Bytes, String>
 where
     S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
@@ -193,6 +189,7 @@ mod tests {
         assert!(!refused.dead);
         assert!(matches!(seen(504, Some("unknown_outcome"), ""), Some(Sent::Unknown(_))));
         assert!(seen(503, Some("overloaded"), "").is_none());
+        assert!(seen(503, Some("value_hurt"), "").is_none());
         assert!(seen(503, None, "<html>").is_none());
         assert!(seen(404, Some("not_found"), "").is_none() && seen(200, None, "{}").is_none());
     }

@@ -9,7 +9,7 @@ use actix_web::HttpRequest;
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
 use actix_web::http::header::CONTENT_LENGTH;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -60,6 +60,15 @@ impl Budget {
 }
 
 impl Lease {
+    /// Takes `more` bytes, as soon as there is room. Errors with [`Kind::Overloaded`] after a while.
+    pub(crate) async fn grow_later(&mut self, more: usize) -> Result<()> {
+        let deadline = Instant::now() + SILENCE;
+        while self.budget.held() + more > TOTAL && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.grow(more)
+    }
+
     /// Takes `more` bytes. Errors with [`Kind::Overloaded`].
     pub(crate) fn grow(&mut self, more: usize) -> Result<()> {
         let before = self.budget.held.fetch_add(more, Ordering::Relaxed);
@@ -78,6 +87,89 @@ impl Drop for Lease {
     }
 }
 
+/// A body as it comes in.
+pub(crate) struct Intake<'a> {
+    site: &'a Site,
+    request: &'a HttpRequest,
+    payload: &'a mut Payload,
+    /// Its length, if the client has said it.
+    pub(crate) announced: Option<u64>,
+    began: Instant,
+    got: u64,
+    rest: Bytes,
+    ended: bool,
+}
+
+impl<'a> Intake<'a> {
+    /// The body of `request`.
+    pub(crate) fn of(site: &'a Site, request: &'a HttpRequest, payload: &'a mut Payload) -> Intake<'a> {
+        let announced = announced(request);
+        Intake {
+            site,
+            request,
+            payload,
+            announced,
+            began: Instant::now(),
+            got: 0,
+            rest: Bytes::new(),
+            ended: false,
+        }
+    }
+
+    /// Adds what comes to `buffer` until it has `length` bytes or the body ends; false if it ended first.
+    ///
+    /// Errors: as [`read`], except for those of its length.
+    pub(crate) async fn fill(&mut self, buffer: &mut BytesMut, length: usize) -> Result<bool> {
+        while buffer.len() < length {
+            if self.rest.is_empty() {
+                if self.ended {
+                    return Ok(false);
+                }
+                match next(self.site, self.payload, self.began, self.got).await? {
+                    Some(bytes) => self.take(bytes),
+                    None => self.end()?,
+                }
+                continue;
+            }
+            let piece = self.rest.split_to(self.rest.len().min(length - buffer.len()));
+            buffer.extend_from_slice(&piece);
+        }
+        Ok(true)
+    }
+
+    /// True if nothing is left. Errors as [`Intake::fill`].
+    pub(crate) async fn is_over(&mut self) -> Result<bool> {
+        while self.rest.is_empty() && !self.ended {
+            match next(self.site, self.payload, self.began, self.got).await? {
+                Some(bytes) => self.take(bytes),
+                None => self.end()?,
+            }
+        }
+        Ok(self.rest.is_empty())
+    }
+
+    fn take(&mut self, bytes: Bytes) {
+        self.got += bytes.len() as u64;
+        self.site.metrics.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.rest = bytes;
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if self.announced.is_some_and(|length| length != self.got) {
+            return Err(cut_short(self.got));
+        }
+        self.ended = true;
+        if let Some(line) = self.request.conn_data::<Rc<Line>>() {
+            line.body_ended();
+        }
+        Ok(())
+    }
+}
+
+fn announced(request: &HttpRequest) -> Option<u64> {
+    request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
+}
+
 /// Reads the whole body, of at most `limit` bytes; a longer one is an error of kind `too_large`.
 ///
 /// Errors: `too_large`, [`Kind::TooSlow`], [`Kind::BadRequest`] (it ended early), [`Kind::Overloaded`],
@@ -89,15 +181,14 @@ pub(crate) async fn read(
     limit: usize,
     too_large: Kind,
 ) -> Result<Body> {
-    let announced =
-        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced = announced(request);
     if let Some(length) = announced.filter(|length| *length > limit as u64) {
         return Err(over(too_large, &format!("{length} bytes"), limit));
     }
     let mut lease = site.budget.lease();
     let mut bytes = Vec::with_capacity(announced.unwrap_or(0).min(64 << 10) as usize);
     let began = Instant::now();
-    while let Some(chunk) = next(site, payload, began, bytes.len()).await? {
+    while let Some(chunk) = next(site, payload, began, bytes.len() as u64).await? {
         if bytes.len() + chunk.len() > limit {
             return Err(over(too_large, &format!("more than {limit} bytes"), limit));
         }
@@ -105,7 +196,7 @@ pub(crate) async fn read(
         bytes.extend_from_slice(&chunk);
     }
     if announced.is_some_and(|length| length != bytes.len() as u64) {
-        return Err(cut_short(bytes.len()));
+        return Err(cut_short(bytes.len() as u64));
     }
     if let Some(line) = request.conn_data::<Rc<Line>>() {
         line.body_ended();
@@ -114,7 +205,7 @@ pub(crate) async fn read(
     Ok(Body { bytes, lease })
 }
 
-async fn next(site: &Site, payload: &mut Payload, began: Instant, got: usize) -> Result<Option<Bytes>> {
+async fn next(site: &Site, payload: &mut Payload, began: Instant, got: u64) -> Result<Option<Bytes>> {
     let chunk = match payload.next().now_or_never() {
         Some(chunk) => chunk,
         None => wait(site, payload, began, got).await?,
@@ -133,10 +224,10 @@ async fn wait(
     site: &Site,
     payload: &mut Payload,
     began: Instant,
-    got: usize,
+    got: u64,
 ) -> Result<Option<std::result::Result<Bytes, PayloadError>>> {
     let elapsed = began.elapsed();
-    if elapsed > PATIENCE && (got as u64) < PACE * elapsed.as_secs() {
+    if elapsed > PATIENCE && got < PACE * elapsed.as_secs() {
         return Err(too_slow(got));
     }
     let mut stopping = site.stopping.subscribe();
@@ -164,11 +255,11 @@ fn over(kind: Kind, what: &str, limit: usize) -> Error {
     }
 }
 
-fn cut_short(got: usize) -> Error {
+fn cut_short(got: u64) -> Error {
     Error::new(Kind::BadRequest, format!("the body broke off after {got} bytes"))
 }
 
-fn too_slow(got: usize) -> Error {
+fn too_slow(got: u64) -> Error {
     Error::new(Kind::TooSlow, format!("the body came too slowly: {got} bytes so far")).hint("send it again")
 }
 

@@ -67,7 +67,11 @@ pub struct WorkerOptions {
     /// The folder that `/put_file` may read; the current folder on a loopback worker if none.
     pub files: Option<PathBuf>,
     /// The longest value in bytes.
-    pub max_value: usize,
+    pub max_value: u64,
+    /// Free bytes of the disk below which nothing is stored.
+    pub reserve: u64,
+    /// How long what arrived of an upload that broke off is kept, so that it can be resumed.
+    pub keep_uploads: Duration,
     /// Every read asks a majority of the group.
     pub quorum_reads: bool,
 }

@@ -8,8 +8,10 @@ use super::site::Site;
 use super::worker::Worker;
 use crate::cluster::membership::raft_id;
 use crate::error::{Error, Kind, Result};
+use crate::replica::blobs::Chunks as _;
 use crate::replica::handle::{KeyspaceHandle, Lead};
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How often the copy is looked at.
@@ -37,8 +39,11 @@ pub(crate) fn wait_for_copy(site: &Site, worker: &Worker, caller: &Caller) -> Re
         let replica = open_replica(site, worker)?;
         let numbers = replica.numbers();
         let (_, lag) = replica.stale_reader()?;
-        if numbers.applied > 0 && lag.is_some_and(|lag| lag <= CAUGHT_UP_MS) {
-            let bytes = replica.copying().map_or(0, |copied| copied.bytes);
+        let chunks = replica.keeper().gauges().fetched_bytes.load(Ordering::Relaxed);
+        let bytes = replica.copying().map_or(0, |copied| copied.bytes) + chunks;
+        // Values in chunks come behind the rows that name them.
+        let complete = replica.keeper().complete() >= numbers.applied;
+        if numbers.applied > 0 && lag.is_some_and(|lag| lag <= CAUGHT_UP_MS) && complete {
             let seconds = shown.began.elapsed().as_secs_f64();
             let keys = if numbers.keys == 1 { "1 key".to_owned() } else { format!("{} keys", numbers.keys) };
             shown.end(&format!("copied {source} in {seconds:.1} s: {keys}, {}", size(bytes)));
@@ -51,8 +56,11 @@ pub(crate) fn wait_for_copy(site: &Site, worker: &Worker, caller: &Caller) -> Re
                 format!("waiting for a copy of {source}, which nobody offers yet: has it a leader? (catstore status)")
             }
             None => format!("waiting for a copy of {source}"),
+            Some(copied) if copied.done && !complete => {
+                describe(&source, bytes, numbers.bytes.max(copied.total), elapsed)
+            }
             Some(copied) if copied.done => format!("catching up with {source}"),
-            Some(copied) => describe(&source, copied.bytes, copied.total, elapsed),
+            Some(copied) => describe(&source, bytes, copied.total, elapsed),
         });
         std::thread::sleep(LOOK);
     }

@@ -15,8 +15,11 @@ use super::moving;
 use super::respond;
 use super::route::{self, Action, Route, Style};
 use super::site::Site;
+use super::upload;
 use super::values;
+use super::verifying;
 use crate::error::{Error, Kind, Result};
+use crate::replica::Record;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, ORIGIN};
 use actix_web::http::{ConnectionType, StatusCode};
@@ -176,8 +179,8 @@ impl Door {
         let Action::Get { key, style, stale } = action else { return None };
         let answer = match stale {
             false => values::get_here(&self.site, key)
-                .map(|read| read.map(|record| values::found(record, key, request.headers(), *style))),
-            true => values::stale_here(&self.site, key, request.headers(), *style),
+                .map(|read| read.filter(is_whole).map(|record| values::found(record, key, request, *style))),
+            true => values::stale_here(&self.site, key, request, *style),
         };
         match answer {
             Ok(Some(response)) => Some(response),
@@ -201,7 +204,18 @@ impl Door {
             Action::Put { key, style, value, ttl } => {
                 values::put(self, &asked, payload, key, style, value, ttl).await
             }
-            Action::PutFile { key, path } => values::put_file(self, &asked, key, path).await,
+            Action::PutFile { key, path } => upload::put_file(self, &asked, key, path).await,
+            Action::PutChunks { key, ttl } => upload::put_chunks(self, &asked, payload, key, ttl).await,
+            Action::HasChunks { key } => upload::has_chunks(self, &asked, payload, &key).await,
+            Action::TakeChunk { upload, slot } => {
+                upload::take_chunk(self, &asked, payload, upload, slot).await
+            }
+            Action::HoldChunks { upload, slot } => {
+                upload::hold_chunks(self, &asked, payload, upload, slot).await
+            }
+            Action::Commit(commit) => upload::take_commit(self, &asked, payload, commit).await,
+            Action::GiveChunk(name) => internal::give_chunk(self, name).await,
+            Action::AskChunks => internal::ask_chunks(self, payload).await,
             Action::Delete { key, style } => values::delete(self, &asked, key, style).await,
             Action::List { query, stale } => lists::list(self, &asked, query, stale).await,
             Action::ListGroup { group, query, stale } => {
@@ -212,6 +226,8 @@ impl Door {
             Action::Close(index) => facts::close(self, index).await,
             Action::Master => facts::master(self).await,
             Action::Worker(index) => facts::worker(self, index).await,
+            Action::Verify(index) => verifying::verify(self, index).await,
+            Action::Verification(index) => verifying::verification(self, index),
             Action::Cluster => Ok(facts::cluster(&self.site)),
             Action::Health => facts::health(&self.site),
             Action::Metrics => Ok(facts::metrics(&self.site)),
@@ -233,6 +249,11 @@ impl Door {
     }
 }
 
+/// False for a record whose value is in chunks, which must be read.
+fn is_whole(record: &Option<Record>) -> bool {
+    record.as_ref().is_none_or(|record| !record.meta.in_chunks)
+}
+
 /// A request that came through the guards.
 enum Admitted {
     /// It is to be done.
@@ -246,6 +267,7 @@ fn describe(action: &Action) -> (Label, bool) {
     match action {
         Action::Get { style, .. } => (Label::Get, *style == Style::Classic),
         Action::Put { style, .. } => (Label::Put, *style == Style::Classic),
+        Action::PutChunks { .. } => (Label::Put, false),
         Action::PutFile { .. } => (Label::PutFile, true),
         Action::Delete { style, .. } => (Label::Delete, *style == Style::Classic),
         Action::List { .. } => (Label::List, false),
@@ -256,12 +278,23 @@ fn describe(action: &Action) -> (Label, bool) {
         Action::Cluster => (Label::Cluster, false),
         Action::Health => (Label::Health, false),
         Action::Metrics => (Label::Metrics, false),
-        Action::Promote | Action::Rebalance | Action::Drain | Action::CancelMove => (Label::Other, false),
+        Action::Promote
+        | Action::Rebalance
+        | Action::Drain
+        | Action::CancelMove
+        | Action::Verify(_)
+        | Action::Verification(_) => (Label::Other, false),
         Action::Register
         | Action::RegisterMaster
         | Action::Heartbeat
         | Action::Parcel
         | Action::Chunk { .. }
+        | Action::HasChunks { .. }
+        | Action::TakeChunk { .. }
+        | Action::HoldChunks { .. }
+        | Action::Commit(_)
+        | Action::GiveChunk(_)
+        | Action::AskChunks
         | Action::OrderDigest
         | Action::Digest(_)
         | Action::Move

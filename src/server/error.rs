@@ -31,7 +31,7 @@ pub fn status(kind: Kind) -> StatusCode {
         Kind::TooSlow => StatusCode::REQUEST_TIMEOUT,
         Kind::Unauthorized => StatusCode::UNAUTHORIZED,
         Kind::Forbidden => StatusCode::FORBIDDEN,
-        Kind::Conflict => StatusCode::CONFLICT,
+        Kind::Conflict | Kind::ChunkMissing => StatusCode::CONFLICT,
         Kind::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Kind::UnknownOutcome => StatusCode::GATEWAY_TIMEOUT,
         Kind::NoWorker
@@ -42,6 +42,7 @@ pub fn status(kind: Kind) -> StatusCode {
         | Kind::Frozen
         | Kind::Failed
         | Kind::Damaged
+        | Kind::ValueHurt
         | Kind::Foreign
         | Kind::Unreachable
         | Kind::System => StatusCode::SERVICE_UNAVAILABLE,
@@ -61,6 +62,23 @@ pub fn problem(error: &Error) -> Problem {
         status: status.as_u16(),
         detail,
         hint: error.hint_text().map(str::to_owned),
+    }
+}
+
+/// The error that a problem document of another node states.
+pub(crate) fn of_problem(status: StatusCode, body: &[u8]) -> Error {
+    let problem: Option<Problem> = serde_json::from_slice(body).ok();
+    let kind = problem.as_ref().and_then(|problem| Kind::from_word(&problem.kind));
+    let Some((problem, kind)) = problem.zip(kind) else {
+        return Error::new(
+            Kind::UnknownOutcome,
+            format!("another node answered {} without a reason", status.as_u16()),
+        );
+    };
+    let error = Error::new(kind, problem.detail);
+    match problem.hint {
+        Some(hint) => error.hint(hint),
+        None => error,
     }
 }
 

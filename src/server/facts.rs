@@ -250,12 +250,13 @@ pub(crate) fn worker_facts(site: &Site, worker: &Worker) -> WorkerFacts {
         moving: worker.moving.facts(),
         moves_done: numbers.moves_done,
         received: numbers.received,
+        chunks: numbers.chunks.unwrap_or_default(),
         software: SOFTWARE.to_owned(),
     }
 }
 
 /// This worker, if `index` is none or its own.
-fn this_worker(site: &Site, index: Option<u32>) -> Result<&Worker> {
+pub(crate) fn this_worker(site: &Site, index: Option<u32>) -> Result<&Worker> {
     match (&site.member, index) {
         (Member::Worker(worker), None) => Ok(worker),
         (Member::Worker(worker), Some(index)) if worker.index() == Some(index) => Ok(worker),

@@ -7,20 +7,56 @@ use super::many::blocking;
 use super::site::Site;
 use super::worker::Worker;
 use crate::error::{Error, Kind, Result};
+use bytes::Bytes;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// A file that was read.
-#[derive(Debug)]
-pub(crate) struct Loaded {
-    /// Its bytes.
-    pub(crate) value: Vec<u8>,
+/// A file that is read piece by piece.
+pub(crate) struct Reading {
+    file: Arc<File>,
+    path: Vec<u8>,
+    limit: u64,
+    read: u64,
     /// What its name suggests; empty if nothing.
     pub(crate) content_type: &'static str,
+}
+
+impl Reading {
+    /// Opens the file at `path` below `root`, and not below `data`. Errors: `Forbidden`, `NotFound`, `BadRequest`,
+    /// `ValueTooLarge`.
+    pub(crate) async fn open(root: PathBuf, data: PathBuf, path: Vec<u8>, limit: u64) -> Result<Reading> {
+        blocking(move || Reading::begin(&root, &data, path, limit)).await
+    }
+
+    fn begin(root: &Path, data: &Path, path: Vec<u8>, limit: u64) -> Result<Reading> {
+        let (file, content_type) = open(root, data, &path)?;
+        check_length(file.metadata().map_err(|error| unreadable(&path, error))?.len(), limit)?;
+        Ok(Reading { file: Arc::new(file), path, limit, read: 0, content_type })
+    }
+
+    /// The next `length` bytes; fewer at the end.
+    pub(crate) async fn next(&mut self, length: usize) -> Result<Bytes> {
+        let (file, path) = (Arc::clone(&self.file), self.path.clone());
+        let bytes = blocking(move || piece(&file, &path, length)).await?;
+        self.read += bytes.len() as u64;
+        // It may grow while it is read.
+        check_length(self.read, self.limit)?;
+        Ok(bytes)
+    }
+}
+
+fn piece(mut file: &File, path: &[u8], length: usize) -> Result<Bytes> {
+    let mut bytes = Vec::with_capacity(length);
+    file.by_ref()
+        .take(length as u64)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::new(Kind::System, format!("cannot read {}", shown(path))).cause(error))?;
+    Ok(Bytes::from(bytes))
 }
 
 /// The folder that a worker may read.
@@ -42,29 +78,6 @@ pub(crate) fn on_a_master(site: &Site) -> Error {
         .collect();
     let error = Error::new(Kind::Conflict, "a master reads no files");
     if workers.is_empty() { error } else { error.hint(format!("ask a worker: {}", workers.join(", "))) }
-}
-
-/// The length of a file, so that its bytes can be counted before they are read.
-pub(crate) async fn length(root: PathBuf, data: PathBuf, path: Vec<u8>, limit: usize) -> Result<usize> {
-    blocking(move || open(&root, &data, &path).and_then(|(file, _)| length_of(&file, limit))).await
-}
-
-/// Reads a file.
-pub(crate) async fn read(root: PathBuf, data: PathBuf, path: Vec<u8>, limit: usize) -> Result<Loaded> {
-    blocking(move || load(&root, &data, &path, limit)).await
-}
-
-fn load(root: &Path, data: &Path, path: &[u8], limit: usize) -> Result<Loaded> {
-    let (file, content_type) = open(root, data, path)?;
-    let length = length_of(&file, limit)?;
-    let mut value = Vec::with_capacity(length);
-    file.take(limit as u64 + 1)
-        .read_to_end(&mut value)
-        .map_err(|error| Error::new(Kind::System, format!("cannot read {}", shown(path))).cause(error))?;
-    if value.len() > limit {
-        return Err(too_large(value.len() as u64, limit));
-    }
-    Ok(Loaded { value, content_type })
 }
 
 fn open(root: &Path, data: &Path, path: &[u8]) -> Result<(File, &'static str)> {
@@ -121,14 +134,12 @@ fn check_place(root: &Path, data: &Path, real: &Path, path: &[u8]) -> Result<()>
     Ok(())
 }
 
-fn length_of(file: &File, limit: usize) -> Result<usize> {
-    let length = file.metadata().map_err(|error| unreadable(b"the file", error))?.len();
-    if length > limit as u64 { Err(too_large(length, limit)) } else { Ok(length as usize) }
-}
-
-fn too_large(length: u64, limit: usize) -> Error {
-    Error::new(Kind::ValueTooLarge, format!("the file has {length} bytes; the limit is {limit}"))
-        .hint("the worker's --max-value raises it")
+fn check_length(length: u64, limit: u64) -> Result<()> {
+    if length <= limit {
+        return Ok(());
+    }
+    Err(Error::new(Kind::ValueTooLarge, format!("the file has {length} bytes; the limit is {limit}"))
+        .hint("the worker's --max-value raises it"))
 }
 
 fn unreadable(path: &[u8], error: std::io::Error) -> Error {
@@ -168,12 +179,14 @@ mod tests {
         symlink(root.join(".hidden"), root.join("tohidden")).unwrap();
         symlink(root.join("sub/cat.jpg"), root.join("cat.png")).unwrap();
         symlink("loop", root.join("loop")).unwrap();
-        let load = |path: &[u8]| super::load(&root, &data, path, 4);
+        let load = |path: &[u8]| {
+            let file = Reading::begin(&root, &data, path.to_vec(), 4)?;
+            Ok::<_, Error>((piece(&file.file, path, 100)?, file.content_type))
+        };
         let kind = |path: &[u8]| load(path).unwrap_err().kind();
 
-        let cat = load(b"sub/cat.jpg").unwrap();
-        assert_eq!((&cat.value[..], cat.content_type), (&b"meow"[..], "image/jpeg"));
-        assert_eq!(load(b"cat.png").unwrap().value, b"meow");
+        assert_eq!(load(b"sub/cat.jpg").unwrap(), (Bytes::from_static(b"meow"), "image/jpeg"));
+        assert_eq!(&load(b"cat.png").unwrap().0[..], b"meow");
         for path in [
             &b"out"[..],
             b"outdir/secret",
@@ -205,7 +218,8 @@ mod tests {
         let root = folder.path().canonicalize().unwrap();
         let made = std::process::Command::new("mkfifo").arg(root.join("pipe")).status();
         if made.is_ok_and(|status| status.success()) {
-            assert_eq!(load(&root, Path::new("/none"), b"pipe", 4).unwrap_err().kind(), Kind::Forbidden);
+            let opened = Reading::begin(&root, Path::new("/none"), b"pipe".to_vec(), 4);
+            assert_eq!(opened.map(drop).unwrap_err().kind(), Kind::Forbidden);
         }
     }
 }

@@ -178,8 +178,8 @@ pub(crate) async fn send(
     let mut out = client.request(method, format!("http://{}{path}", target.address));
     let headers = out.headers_mut();
     for name in PASSED_ON {
-        if let Some(value) = request.headers().get(&name) {
-            headers.insert(name, value.clone());
+        for value in request.headers().get_all(&name) {
+            headers.append(name.clone(), value.clone());
         }
     }
     if let Some(content_type) = content_type {

@@ -7,6 +7,7 @@ use super::respond;
 use super::site::{Member, Site};
 use super::values;
 use crate::error::{Error, Kind, Result};
+use crate::replica::Name;
 use crate::replica::command::{Command, Reply, Request};
 use crate::replica::parcel;
 use actix_web::HttpResponse;
@@ -44,6 +45,16 @@ pub(crate) struct DigestTaken {
 /// `POST /internal/raft`. Its body is not counted with those of clients: a member that drowns in writes must still hear
 /// the others. There are few members, and each sends one parcel at a time.
 pub(crate) async fn parcel(door: &Door, _asked: &Asked<'_>, payload: &mut Payload) -> Result<HttpResponse> {
+    let bytes = envelope(payload).await?;
+    let site = &door.site;
+    match &site.member {
+        Member::Worker(worker) => site.with_open(&worker.node.mode(), |replica| replica.receive(&bytes))?,
+        Member::Master(master) => site.with_open(&master.node.mode(), |replica| replica.receive(&bytes))?,
+    }
+    Ok(respond::empty(StatusCode::NO_CONTENT))
+}
+
+async fn envelope(payload: &mut Payload) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some(chunk) = payload.next().await {
         let chunk =
@@ -53,12 +64,7 @@ pub(crate) async fn parcel(door: &Door, _asked: &Asked<'_>, payload: &mut Payloa
         }
         bytes.extend_from_slice(&chunk);
     }
-    let site = &door.site;
-    match &site.member {
-        Member::Worker(worker) => site.with_open(&worker.node.mode(), |replica| replica.receive(&bytes))?,
-        Member::Master(master) => site.with_open(&master.node.mode(), |replica| replica.receive(&bytes))?,
-    }
-    Ok(respond::empty(StatusCode::NO_CONTENT))
+    Ok(bytes)
 }
 
 /// `GET /internal/snapshot/ID/PEER?after=HEX`.
@@ -74,6 +80,33 @@ pub(crate) async fn chunk(door: &Door, id: u64, peer: u64, after: Option<Vec<u8>
     })
     .await?;
     Ok(HttpResponse::Ok().content_type("application/octet-stream").body(chunk))
+}
+
+/// `POST /internal/chunks`: another member asks about chunks, or brings one. Not counted with the bodies of clients, as
+/// parcels are not.
+pub(crate) async fn ask_chunks(door: &Door, payload: &mut Payload) -> Result<HttpResponse> {
+    let bytes = envelope(payload).await?;
+    let site = Arc::clone(&door.site);
+    let answer = blocking(move || {
+        let worker = site.worker()?;
+        let replica = site.with_open(&worker.node.mode(), |replica| Ok(replica.clone()))?;
+        replica.answer_chunks(&bytes)
+    });
+    Ok(HttpResponse::Ok().content_type("application/octet-stream").body(answer.await?))
+}
+
+/// `GET /internal/chunk/NAME`: a chunk, if it is whole here.
+pub(crate) async fn give_chunk(door: &Door, name: Name) -> Result<HttpResponse> {
+    let site = Arc::clone(&door.site);
+    let chunk = blocking(move || {
+        let worker = site.worker()?;
+        let replica = site.with_open(&worker.node.mode(), |replica| Ok(replica.clone()))?;
+        replica.keeper().read_here(&name)
+    });
+    match chunk.await? {
+        Some(bytes) => Ok(HttpResponse::Ok().content_type("application/octet-stream").body(bytes)),
+        None => Err(Error::new(Kind::NotFound, format!("chunk {} is not here", name.hex()))),
+    }
 }
 
 /// `POST /internal/digest`, at the member that leads.

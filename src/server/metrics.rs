@@ -173,6 +173,17 @@ fn replica(text: &mut String, numbers: &Numbers) {
     ] {
         number(text, name, kind, value);
     }
+    if let Some(chunks) = &numbers.chunks {
+        for (name, kind, value) in [
+            ("catstore_chunks_mended_total", "counter", chunks.mended),
+            ("catstore_chunks_rotten_total", "counter", chunks.rotten),
+            ("catstore_chunks_fetched_total", "counter", chunks.fetched),
+            ("catstore_chunks_collected_total", "counter", chunks.collected),
+            ("catstore_values_lacking_chunks", "gauge", chunks.lacking),
+        ] {
+            number(text, name, kind, value);
+        }
+    }
     let _ = writeln!(text, "# TYPE catstore_role gauge\ncatstore_role{{role=\"{}\"}} 1", numbers.role);
     text.push_str("# TYPE catstore_members gauge\n");
     for (kind, members) in [("voter", &numbers.voters), ("standby", &numbers.standbys)] {
@@ -195,6 +206,7 @@ fn resident() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::verifying::ChunkFacts;
 
     #[test]
     fn counts_come_out_as_prometheus_text() {
@@ -202,11 +214,18 @@ mod tests {
         metrics.finish(Label::Get, 200, Duration::from_micros(900));
         metrics.finish(Label::Get, 200, Duration::from_secs(60));
         metrics.finish(Label::Put, 418, Duration::from_micros(1));
-        let numbers = Numbers { syncs: 3, role: "standby", voters: vec![0], ..Numbers::default() };
+        let chunks = Some(ChunkFacts { mended: 4, lacking: 1, ..ChunkFacts::default() });
+        let numbers = Numbers { syncs: 3, role: "standby", voters: vec![0], chunks, ..Numbers::default() };
         let gauges = Gauges { numbers: Some(numbers), lag: Some(7), forwarding: 2, body_bytes: 0 };
         let text = metrics.print(&gauges);
         assert!(text.contains("catstore_role{role=\"standby\"} 1\n"));
         assert!(text.contains("catstore_members{kind=\"voter\"} 1\ncatstore_members{kind=\"standby\"} 0\n"));
+        assert!(
+            text.contains("catstore_chunks_mended_total 4\n# TYPE catstore_chunks_rotten_total counter\n")
+        );
+        assert!(
+            text.contains("# TYPE catstore_values_lacking_chunks gauge\ncatstore_values_lacking_chunks 1\n")
+        );
         assert!(text.contains("catstore_applied_lag_milliseconds 7\n"));
         assert!(text.contains("catstore_requests_total{route=\"get\",status=\"200\"} 2\n"));
         assert!(text.contains("catstore_requests_total{route=\"put\",status=\"0\"} 1\n"));

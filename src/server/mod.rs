@@ -8,7 +8,7 @@
 //! (`owner`, `given`), sends the request there (`forward`) with the time that is left, takes the `answer`, and looks again
 //! where somebody else came to lead or to own the slot (`course` is how far it is; `news` are newer routes). A list is one
 //! errand for each group that owns slots (`lists`), and `merge` makes one page of theirs. Every error becomes a problem document in [`error`], the only place that knows
-//! statuses; `respond` words the rest.
+//! statuses; `respond` words the rest, and `range` says what parts of a value an answer is made of.
 //!
 //! The life of a node: `run` binds the port (`listen`), has it started (`worker`, `master`), watches over it and stops
 //! it; `node` is its mode as a value, which `/close` and `/worker` change; `beat` keeps the master informed.
@@ -63,22 +63,29 @@ mod patience;
 mod peers;
 pub mod percent;
 pub mod query;
-pub mod range;
+mod range;
 mod refuse;
 #[cfg(test)]
 mod removed_tests;
 mod respond;
+#[cfg(test)]
+mod respond_tests;
 pub mod route;
 mod run;
 mod site;
+mod streaming;
 pub mod ttl;
+mod upload;
 mod values;
+mod verifying;
 mod wire;
 #[cfg(test)]
 mod wire_tests;
 mod worker;
 mod write;
 
+pub use crate::replica::chunk::MOST_BYTES;
+pub use crate::replica::inspect;
 pub use config::{MasterOptions, NodeOptions, WorkerOptions};
 pub use master::recover::survey;
 
@@ -91,6 +98,7 @@ use peers::HttpWire;
 use site::{Member, Site};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 /// Runs a master until SIGINT or SIGTERM; prints its ready line on standard output.
 ///
@@ -112,15 +120,29 @@ pub fn run_worker(options: WorkerOptions) -> Result<()> {
     options.node.check()?;
     let (events, ear) = channel();
     let wire = Arc::new(HttpWire::new(options.node.token.clone()));
-    let replica = Options { quorum_reads: options.quorum_reads, ..replica_options(&options.node, &wire) };
+    let replica = Options {
+        quorum_reads: options.quorum_reads,
+        reserve: options.reserve,
+        keep: options.keep_uploads,
+        ..replica_options(&options.node, &wire)
+    };
     let worker = worker::Worker::new(&options, Node::new("worker", replica), wire)?;
     let site = Arc::new(Site::new(Member::Worker(Box::new(worker)), guard_of(&options.node), events));
     let node = options.node.clone();
     run::run(&node, site, ear, move |site, port| worker::start(site, &options, port))
 }
 
+/// Free bytes of its disk below which a master takes no changes.
+const MASTERS_RESERVE: u64 = 64 << 20;
+
 fn replica_options(options: &NodeOptions, wire: &Arc<HttpWire>) -> Options {
-    Options { sizes: Sizes { cache: options.cache }, wire: wire.clone(), quorum_reads: false }
+    Options {
+        sizes: Sizes { cache: options.cache },
+        wire: wire.clone(),
+        quorum_reads: false,
+        reserve: MASTERS_RESERVE,
+        keep: Duration::ZERO,
+    }
 }
 
 fn guard_of(options: &NodeOptions) -> Guard {

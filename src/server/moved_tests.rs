@@ -396,6 +396,8 @@ impl Source {
             accept_data_loss: false,
             files: None,
             max_value: 1 << 20,
+            reserve: 0,
+            keep_uploads: Duration::ZERO,
             quorum_reads: false,
         };
         options.node.data = folder.path().join("w");

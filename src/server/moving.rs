@@ -11,6 +11,7 @@ use super::forward;
 use super::node::Mode;
 use super::respond;
 use super::site::{Member, Site};
+use super::upload;
 use super::worker::Worker;
 use crate::cluster::moves::{MoveFacts, Phase};
 use crate::cluster::view::ClusterView;
@@ -316,8 +317,8 @@ pub(crate) async fn take(door: &Door, asked: &Asked<'_>, payload: &mut Payload) 
     if replica.lead() != Lead::Here {
         return Err(super::owner::does_not_lead(own.0));
     }
-    let request = Request { id: None, command: Command::Move(question.step) };
-    match replica.submit(request, asked.deadline()?).await? {
+    let deadline = asked.deadline()?;
+    match upload::take_moved(door, &replica, question.from.0, question.step, deadline).await? {
         Reply::MoveTarget(word) => Ok(respond::json(&word, false)),
         reply => {
             Err(Error::new(Kind::UnknownOutcome, format!("a step of a move was answered with {reply:?}")))

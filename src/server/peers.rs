@@ -16,6 +16,8 @@ const DELIVERY: Duration = Duration::from_secs(2);
 const CHUNK: Duration = Duration::from_secs(10);
 /// The path that takes parcels.
 pub(crate) const PARCELS: &str = "/internal/raft";
+/// The path that takes questions about chunks.
+pub(crate) const CHUNKS: &str = "/internal/chunks";
 /// The path below which snapshots are pulled.
 pub(crate) const SNAPSHOTS: &str = "/internal/snapshot/";
 
@@ -61,5 +63,9 @@ impl Wire for HttpWire {
             path.extend(after.iter().map(|byte| format!("{byte:02x}")));
         }
         self.caller.get_bytes(&self.address(from)?, &path, CHUNK)
+    }
+
+    fn ask(&self, to: u64, envelope: &[u8]) -> Result<Vec<u8>> {
+        self.caller.post_bytes(&self.address(to)?, CHUNKS, envelope, CHUNK)
     }
 }

@@ -3,19 +3,20 @@
 
 use super::condition;
 use super::content_type;
-use super::range::{self, Asked};
+use super::held;
+use super::range::{self, Facts, Piece, Plan};
 use super::route::Style;
 use crate::error::{Error, Kind};
-use crate::replica::Record;
-use actix_web::HttpResponse;
-use actix_web::body::BoxBody;
-use actix_web::http::StatusCode;
+use crate::replica::{Meta, Record};
+use actix_web::body::{BoxBody, SizedStream};
 use actix_web::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap,
-    HeaderName, HeaderValue, HttpDate, IF_MATCH, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName,
+    HeaderValue, HttpDate, IF_MATCH, IF_NONE_MATCH, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS,
 };
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
+use futures_util::{Stream, stream};
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
 
@@ -91,9 +92,26 @@ pub(crate) fn shown(key: &[u8]) -> String {
     text
 }
 
-/// What a record answers to a read with the given headers.
-pub(crate) fn record(record: Record, asked: &HeaderMap, style: Style) -> HttpResponse {
-    let version = record.meta.version;
+/// What a record in memory answers to a read.
+pub(crate) fn record(record: Record, request: &HttpRequest, style: Style) -> HttpResponse {
+    let meta = record.meta.clone();
+    let mut response = value(&meta, request, style, |plan| slices(&record.into_value(), plan.pieces));
+    if response.status() == StatusCode::PARTIAL_CONTENT {
+        // A part of a value keeps all of it in memory.
+        response.extensions_mut().insert(held::Kept(meta.size));
+    }
+    response
+}
+
+/// What a value answers to a read, wherever its bytes are: `body` is called for the ones that the plan names, if the
+/// answer has any. A body that is a stream must say its length, which is the plan's.
+pub(crate) fn value(
+    meta: &Meta,
+    request: &HttpRequest,
+    style: Style,
+    body: impl FnOnce(Plan) -> BoxBody,
+) -> HttpResponse {
+    let (asked, version) = (request.headers(), meta.version);
     if let Some(tags) = asked.get(IF_MATCH)
         && !condition::matches(tags.as_bytes(), version)
     {
@@ -103,17 +121,13 @@ pub(crate) fn record(record: Record, asked: &HeaderMap, style: Style) -> HttpRes
         return response;
     }
     let unchanged = asked.get(IF_NONE_MATCH).is_some_and(|tags| condition::matches(tags.as_bytes(), version));
-    let size = record.meta.size;
-    let part = match asked.get(RANGE) {
-        Some(header) if range_holds(asked, version) => range::parse(header.as_bytes(), size),
-        _ => Asked::Whole,
-    };
-    let meta = record.meta.clone();
-    let mut response = match part {
-        _ if unchanged => empty(StatusCode::NOT_MODIFIED),
-        Asked::Whole => HttpResponse::with_body(StatusCode::OK, BoxBody::new(record.into_value())),
-        Asked::Part(first, last) => part_of(record.into_value(), first, last, size),
-        Asked::Unsatisfiable => unsatisfiable(size),
+    let content_type = content_type_of(&meta.content_type);
+    let mut response = if unchanged {
+        let mut response = empty(StatusCode::NOT_MODIFIED);
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        response
+    } else {
+        planned(meta, content_type, request, body)
     };
     tag(&mut response, version);
     let headers = response.headers_mut();
@@ -124,43 +138,65 @@ pub(crate) fn record(record: Record, asked: &HeaderMap, style: Style) -> HttpRes
     if let Ok(value) = HeaderValue::try_from(format!("crc32={:08X}", meta.checksum)) {
         headers.insert(CHECKSUM, value);
     }
-    if !matches!(part, Asked::Unsatisfiable) {
-        headers.insert(CONTENT_TYPE, content_type_of(meta.content_type));
-    }
     if style == Style::Resource {
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }
     response
 }
 
-fn range_holds(asked: &HeaderMap, version: u64) -> bool {
-    asked.get(IF_RANGE).is_none_or(|tag| condition::version(tag.as_bytes()) == Some(version))
-}
-
-fn content_type_of(stored: String) -> HeaderValue {
-    if stored.is_empty() {
-        return HeaderValue::from_static(content_type::UNKNOWN);
+/// The value, its part or parts, or 416.
+fn planned(
+    meta: &Meta,
+    content_type: HeaderValue,
+    request: &HttpRequest,
+    body: impl FnOnce(Plan) -> BoxBody,
+) -> HttpResponse {
+    let (size, version, modified) = (meta.size, meta.version, meta.modified);
+    let facts = Facts { size, version, modified, content_type: &content_type };
+    let mut plan = range::plan(request.method(), request.headers(), &facts, chance);
+    let (status, content_range) = (plan.status, plan.content_range.take());
+    let mut response = if status == StatusCode::RANGE_NOT_SATISFIABLE {
+        let detail = format!("the value has {size} bytes; the range lies outside");
+        super::error::respond(&Error::new(Kind::OutOfRange, detail))
+    } else {
+        let content_type = plan.content_type.take().unwrap_or(content_type);
+        let body = match *request.method() == Method::HEAD {
+            true => BoxBody::new(SizedStream::new(plan.content_length, nothing())),
+            false => body(plan),
+        };
+        let mut response = HttpResponse::with_body(status, body);
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        response
+    };
+    if let Some(place) = content_range {
+        response.headers_mut().insert(CONTENT_RANGE, place);
     }
-    HeaderValue::try_from(stored).unwrap_or(HeaderValue::from_static(content_type::UNKNOWN))
-}
-
-fn part_of(value: Bytes, first: u64, last: u64, size: u64) -> HttpResponse {
-    // `range::parse` keeps both positions inside the value.
-    let body = value.slice(first as usize..=last as usize);
-    let mut response = HttpResponse::with_body(StatusCode::PARTIAL_CONTENT, BoxBody::new(body));
-    content_range(&mut response, format!("bytes {first}-{last}/{size}"));
     response
 }
 
-fn unsatisfiable(size: u64) -> HttpResponse {
-    let error = Error::new(Kind::OutOfRange, format!("the value has {size} bytes; the range lies outside"));
-    let mut response = super::error::respond(&error);
-    content_range(&mut response, format!("bytes */{size}"));
-    response
+/// The pieces of a value in memory.
+fn slices(value: &Bytes, pieces: Vec<Piece>) -> BoxBody {
+    let slice = |piece| match piece {
+        Piece::Text(text) => text,
+        // Plans keep every stretch inside the value.
+        Piece::Value { from, length } => value.slice(from as usize..(from + length) as usize),
+    };
+    held::body(pieces.into_iter().map(slice).collect())
 }
 
-fn content_range(response: &mut HttpResponse, text: String) {
-    if let Ok(value) = HeaderValue::try_from(text) {
-        response.headers_mut().insert(CONTENT_RANGE, value);
-    }
+/// A number that nobody can guess; without one there are no answers of several parts.
+fn chance() -> Option<u128> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(u128::from_ne_bytes(bytes))
+}
+
+/// The body of an answer to HEAD, of which only the length is sent.
+pub(crate) fn nothing() -> impl Stream<Item = std::io::Result<Bytes>> {
+    stream::empty()
+}
+
+fn content_type_of(stored: &str) -> HeaderValue {
+    let unknown = HeaderValue::from_static(content_type::UNKNOWN);
+    if stored.is_empty() { unknown } else { HeaderValue::try_from(stored).unwrap_or(unknown) }
 }

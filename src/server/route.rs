@@ -2,8 +2,14 @@
 //! it is decoded, so that `%2F` stays inside a key. Headers play no part here; conditions and ranges have their
 //! own files.
 
+mod between;
+
+pub use between::Commit;
+use between::{chunk, chunk_name, commit, number, upload};
+
 use super::{percent, query::Query, ttl};
 use crate::error::{Error, Kind, Result};
+use crate::replica::Name;
 use crate::replica::reader::ListQuery;
 
 /// The longest key in bytes.
@@ -15,7 +21,7 @@ pub const LONGEST_PAGE: usize = 10_000;
 const LIST: [&str; 5] = ["prefix", "after", "limit", "values", "consistency"];
 
 const PATHS: &str = "the paths are /put/KEY/VALUE /put_file/KEY/PATH /get/KEY /delete/KEY /clear/IDX /close/IDX \
-/worker/IDX /master /kv/KEY /kv /batch /cluster /health /metrics";
+/worker/IDX /verify/IDX /master /kv/KEY /kv /batch /cluster /health /metrics";
 
 /// Which of the two interfaces a request came through; they word the same outcome differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +55,38 @@ pub enum Action {
         /// Milliseconds to live.
         ttl: Option<u64>,
     },
+    /// Store one key, of whose chunks only some are sent.
+    PutChunks {
+        /// The key.
+        key: Vec<u8>,
+        /// Milliseconds to live.
+        ttl: Option<u64>,
+    },
+    /// Say which chunks of a value to come are there.
+    HasChunks {
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// A chunk of an upload (between nodes).
+    TakeChunk {
+        /// The upload.
+        upload: u64,
+        /// The slot of its key.
+        slot: u16,
+    },
+    /// Which chunks of an upload are there (between nodes).
+    HoldChunks {
+        /// The upload.
+        upload: u64,
+        /// The slot of its key.
+        slot: u16,
+    },
+    /// Store a value whose chunks were sent (between nodes).
+    Commit(Commit),
+    /// A chunk, for another group (between nodes).
+    GiveChunk(Name),
+    /// A question of another member about chunks (between nodes).
+    AskChunks,
     /// Store a file of this worker's disk.
     PutFile {
         /// The key.
@@ -80,6 +118,10 @@ pub enum Action {
     Master,
     /// Open the worker if it was closed, and describe it.
     Worker(Option<u32>),
+    /// Begin to read and mend everything that a worker holds.
+    Verify(u32),
+    /// How far that is.
+    Verification(u32),
     /// The routes of the cluster.
     Cluster,
     /// Whether this node can serve.
@@ -139,6 +181,11 @@ impl Action {
             self,
             Action::Get { .. }
                 | Action::Put { .. }
+                | Action::PutChunks { .. }
+                | Action::HasChunks { .. }
+                | Action::TakeChunk { .. }
+                | Action::HoldChunks { .. }
+                | Action::Commit(_)
                 | Action::PutFile { .. }
                 | Action::Delete { .. }
                 | Action::List { .. }
@@ -158,7 +205,9 @@ impl Action {
                 | Action::Cluster
                 | Action::Health
                 | Action::Metrics
+                | Action::Verification(_)
                 | Action::Chunk { .. }
+                | Action::GiveChunk(_)
                 | Action::Digest(_)
                 | Action::Facts
         )
@@ -199,6 +248,7 @@ enum Place<'a> {
     Close(Option<&'a str>),
     Master,
     Worker(Option<&'a str>),
+    Verify(&'a str),
     Key(&'a str),
     Keys,
     Batch,
@@ -211,6 +261,11 @@ enum Place<'a> {
     Promote,
     Parcel,
     Chunk(&'a str),
+    TakeChunk(&'a str),
+    HoldChunks(&'a str),
+    Commit(&'a str),
+    GiveChunk(&'a str),
+    AskChunks,
     OrderDigest,
     Digest(&'a str),
     Move,
@@ -231,7 +286,7 @@ pub fn parse(method: &str, path: &str, query: Option<&str>) -> Result<Route, Ref
         let shown: String = path.chars().take(80).collect();
         Error::new(Kind::NotFound, format!("there is no path {}", shown.escape_debug())).hint(PATHS)
     })?;
-    let allow = methods(&place);
+    let allow = methods(&place, query);
     if method == "OPTIONS" {
         return Ok(Route::Options(allow));
     }
@@ -271,6 +326,7 @@ fn place(path: &str) -> Option<Place<'_>> {
         "clear" => Place::Clear(one.unwrap_or_default()),
         "close" => Place::Close(one.filter(|index| !index.is_empty())),
         "worker" => Place::Worker(one.filter(|index| !index.is_empty())),
+        "verify" => Place::Verify(one.unwrap_or_default()),
         "master" if bare => Place::Master,
         "batch" if bare => Place::Batch,
         "cluster" if bare => Place::Cluster,
@@ -281,6 +337,7 @@ fn place(path: &str) -> Option<Place<'_>> {
         "internal" if one == Some("register-master") => Place::RegisterMaster,
         "internal" if one == Some("promote") => Place::Promote,
         "internal" if one == Some("raft") => Place::Parcel,
+        "internal" if one == Some("chunks") => Place::AskChunks,
         "internal" if one == Some("digest") => Place::OrderDigest,
         "internal" if one == Some("move") => Place::Move,
         "internal" if one == Some("facts") => Place::Facts,
@@ -291,6 +348,10 @@ fn place(path: &str) -> Option<Place<'_>> {
         "internal" if one == Some("cancel-move") => Place::CancelMove,
         "internal" => match one?.split_once('/')? {
             ("snapshot", rest) => Place::Chunk(rest),
+            ("upload", rest) => Place::TakeChunk(rest),
+            ("hold", rest) => Place::HoldChunks(rest),
+            ("commit", rest) => Place::Commit(rest),
+            ("chunk", rest) => Place::GiveChunk(rest),
             ("digest", rest) => Place::Digest(rest),
             _ => return None,
         },
@@ -299,26 +360,33 @@ fn place(path: &str) -> Option<Place<'_>> {
     Some(place)
 }
 
-fn methods(place: &Place<'_>) -> &'static str {
+fn methods(place: &Place<'_>, query: Option<&str>) -> &'static str {
     match place {
         Place::Put(_) | Place::PutFile(_) => "GET, PUT, POST, OPTIONS",
         Place::Get(_) | Place::Keys | Place::Cluster | Place::Health | Place::Metrics => "GET, HEAD, OPTIONS",
         Place::Delete(_) | Place::Clear(_) => "GET, DELETE, POST, OPTIONS",
-        Place::Close(_) | Place::Master | Place::Worker(_) => "GET, POST, OPTIONS",
+        Place::Close(_) | Place::Master | Place::Worker(_) | Place::Verify(_) => "GET, POST, OPTIONS",
+        Place::Key(_) if query == Some("chunks") => "PUT, POST, OPTIONS",
         Place::Key(_) => "GET, HEAD, PUT, DELETE, OPTIONS",
+        Place::Commit(_) => "PUT, OPTIONS",
         Place::Batch
         | Place::Register
         | Place::Heartbeat
         | Place::RegisterMaster
         | Place::Promote
         | Place::Parcel
+        | Place::TakeChunk(_)
+        | Place::HoldChunks(_)
+        | Place::AskChunks
         | Place::OrderDigest
         | Place::Move
         | Place::Rebalance
         | Place::Drain
         | Place::CancelMove
         | Place::Recovered => "POST, OPTIONS",
-        Place::Chunk(_) | Place::Digest(_) | Place::ListGroup | Place::Facts => "GET, OPTIONS",
+        Place::Chunk(_) | Place::GiveChunk(_) | Place::Digest(_) | Place::ListGroup | Place::Facts => {
+            "GET, OPTIONS"
+        }
     }
 }
 
@@ -348,12 +416,15 @@ fn action(place: Place<'_>, method: &str, query: Option<&str>) -> Result<Action>
             Ok(Action::ListGroup { group, query, stale })
         }
         Place::Chunk(rest) => chunk(rest, query),
+        Place::Commit(rest) => commit(rest, query).map(Action::Commit),
         place => {
             no_query(query)?;
             Ok(match place {
                 Place::Clear(text) => Action::Clear(index(text)?),
                 Place::Close(text) => Action::Close(text.map(index).transpose()?),
                 Place::Worker(text) => Action::Worker(text.map(index).transpose()?),
+                Place::Verify(text) if method == "POST" => Action::Verify(index(text)?),
+                Place::Verify(text) => Action::Verification(index(text)?),
                 Place::Master => Action::Master,
                 Place::Cluster => Action::Cluster,
                 Place::Health => Action::Health,
@@ -363,6 +434,16 @@ fn action(place: Place<'_>, method: &str, query: Option<&str>) -> Result<Action>
                 Place::RegisterMaster => Action::RegisterMaster,
                 Place::Promote => Action::Promote,
                 Place::Parcel => Action::Parcel,
+                Place::AskChunks => Action::AskChunks,
+                Place::TakeChunk(rest) => {
+                    let (upload, slot) = upload(rest)?;
+                    Action::TakeChunk { upload, slot }
+                }
+                Place::HoldChunks(rest) => {
+                    let (upload, slot) = upload(rest)?;
+                    Action::HoldChunks { upload, slot }
+                }
+                Place::GiveChunk(name) => Action::GiveChunk(chunk_name(name)?),
                 Place::OrderDigest => Action::OrderDigest,
                 Place::Move => Action::Move,
                 Place::Facts => Action::Facts,
@@ -377,32 +458,16 @@ fn action(place: Place<'_>, method: &str, query: Option<&str>) -> Result<Action>
     }
 }
 
-/// `/internal/snapshot/ID/PEER?after=HEX`.
-fn chunk(rest: &str, query: Option<&str>) -> Result<Action> {
-    let bad = || Error::new(Kind::BadRequest, "the path is /internal/snapshot/ID/PEER?after=HEX");
-    let (id, peer) = rest.split_once('/').ok_or_else(bad)?;
-    let after = match query.map(|query| query.strip_prefix("after=").ok_or_else(bad)).transpose()? {
-        None => None,
-        Some(hex) if hex.len().is_multiple_of(2) && hex.is_ascii() => Some(
-            (0..hex.len())
-                .step_by(2)
-                .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).map_err(|_| bad()))
-                .collect::<Result<_>>()?,
-        ),
-        Some(_) => return Err(bad()),
-    };
-    Ok(Action::Chunk { id: number(id)?, peer: number(peer)?, after })
-}
-
-fn number(text: &str) -> Result<u64> {
-    text.parse().map_err(|_| Error::new(Kind::BadRequest, "a number is expected in the path"))
-}
-
 fn resource(key: Vec<u8>, method: &str, query: Option<&str>) -> Result<Action> {
     match method {
+        "POST" => Ok(Action::HasChunks { key }),
         "PUT" => {
+            let (chunks, query) = with_chunks(query);
             let mut query = Query::parse(query, &["ttl"])?;
             let ttl = query.text("ttl")?.as_deref().map(ttl::parse).transpose()?;
+            if chunks {
+                return Ok(Action::PutChunks { key, ttl });
+            }
             Ok(Action::Put { key, style: Style::Resource, value: None, ttl })
         }
         "DELETE" => {
@@ -410,6 +475,15 @@ fn resource(key: Vec<u8>, method: &str, query: Option<&str>) -> Result<Action> {
             Ok(Action::Delete { key, style: Style::Resource })
         }
         _ => get(key, Style::Resource, query),
+    }
+}
+
+/// Takes the word `chunks` from the beginning of a query.
+fn with_chunks(query: Option<&str>) -> (bool, Option<&str>) {
+    match query.and_then(|query| query.strip_prefix("chunks")) {
+        Some("") => (true, None),
+        Some(rest) if rest.starts_with('&') => (true, Some(rest)),
+        _ => (false, query),
     }
 }
 

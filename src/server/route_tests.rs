@@ -42,6 +42,11 @@ fn classic_paths() {
     assert_eq!(action("GET", "/master/"), Action::Master);
     assert_eq!(action("GET", "/worker"), Action::Worker(None));
     assert_eq!(action("GET", "/worker/7"), Action::Worker(Some(7)));
+    assert_eq!(action("POST", "/verify/7"), Action::Verify(7));
+    assert_eq!(action("GET", "/verify/7/"), Action::Verification(7));
+    assert!(!action("GET", "/verify/7").changes() && action("POST", "/verify/7").changes());
+    assert_eq!(kind("GET", "/verify"), Kind::BadRequest);
+    assert_eq!(kind("DELETE", "/verify/7"), Kind::MethodNotAllowed);
 }
 
 #[test]

@@ -1,36 +1,33 @@
 //! Reading and writing one key. A read of our own key is done at once on this thread; whatever has to wait, or is
 //! another node's, is an [`Errand`].
 
-use super::body;
 use super::condition;
 use super::content_type;
 use super::door::{Asked, Door};
 use super::errand::{Aim, Done, Errand, Stop, Wire};
-use super::files;
 use super::forward::REQUEST_ID;
-use super::percent;
 use super::respond;
 use super::route::Style;
 use super::site::{Member, Site};
-use super::write::{Write, check_value, not_owned};
+use super::streaming;
+use super::upload::{self, Order};
+use super::write::{Write, not_owned};
 use crate::cluster::slots::slot;
 use crate::error::{Error, Kind, Result};
 use crate::replica::Record;
-use crate::replica::command::{Command, Condition, Put, Reply, Request};
-use crate::replica::handle::{KeyspaceHandle, Lead};
+use crate::replica::command::{Command, Condition, Reply, Request};
+use crate::replica::handle::KeyspaceHandle;
 use crate::replica::reader::Reader;
-use actix_web::HttpResponse;
 use actix_web::body::to_bytes;
 use actix_web::dev::Payload;
-use actix_web::http::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Instant;
 
 pub(crate) use super::write::submit;
-
-/// The longest body that a node takes which only forwards it; the owner knows the limit that holds.
-const FORWARDED_VALUE: usize = 64 << 20;
 
 /// Reads a key of this node's own store; `None` if that needs more than a look: another member leads, a majority must
 /// be asked, or the key belongs to another group or is on its way to one.
@@ -50,7 +47,7 @@ pub(crate) fn get_here(site: &Site, key: &[u8]) -> Result<Option<Option<Record>>
 pub(crate) fn stale_here(
     site: &Site,
     key: &[u8],
-    asked: &HeaderMap,
+    request: &HttpRequest,
     style: Style,
 ) -> Result<Option<HttpResponse>> {
     let Member::Worker(worker) = &site.member else { return Ok(None) };
@@ -59,8 +56,10 @@ pub(crate) fn stale_here(
         Ok((reader.get(key)?, lag))
     });
     match read {
+        // What is in chunks must be read.
+        Ok((Some(record), _)) if record.meta.in_chunks => Ok(None),
         Ok((record, lag)) => {
-            let mut response = found(record, key, asked, style);
+            let mut response = found(record, key, request, style);
             respond::lag(&mut response, lag);
             Ok(Some(response))
         }
@@ -70,9 +69,9 @@ pub(crate) fn stale_here(
 }
 
 /// The answer to a read.
-pub(crate) fn found(record: Option<Record>, key: &[u8], asked: &HeaderMap, style: Style) -> HttpResponse {
+pub(crate) fn found(record: Option<Record>, key: &[u8], request: &HttpRequest, style: Style) -> HttpResponse {
     match record {
-        Some(record) => respond::record(record, asked, style),
+        Some(record) => respond::record(record, request, style),
         None => super::error::respond(&absent(key)),
     }
 }
@@ -87,17 +86,25 @@ pub(crate) async fn get(
 ) -> Result<HttpResponse> {
     let errand = Errand::read(door, asked, Aim::Slot(slot(key)), stale)?;
     let done = errand.run(async |replica| {
+        // Before the record is read: from here on its chunks stay.
+        let keeper = Arc::clone(replica.keeper());
+        let reading = keeper.reading();
         let (reader, lag) = right(replica, stale, errand.deadline).await?;
         match reader.get(key) {
-            Ok(record) => Ok((record, lag)),
+            Ok(record) => Ok((record, lag, (keeper, reading))),
             Err(error) if error.kind() == Kind::Moved => Err(not_owned(replica, slot(key))),
             Err(error) => Err(error.into()),
         }
     });
     match done.await? {
         Done::There(answer) => Ok(answer),
-        Done::Here((record, lag)) => {
-            let mut response = found(record, key, asked.request.headers(), style);
+        Done::Here((record, lag, (keeper, reading))) => {
+            let mut response = match record {
+                Some(record) if record.meta.in_chunks => {
+                    streaming::answer(keeper, reading, record, key, asked.request, style).await?
+                }
+                record => found(record, key, asked.request, style),
+            };
             if stale {
                 respond::lag(&mut response, lag);
             }
@@ -140,49 +147,32 @@ pub(crate) async fn put(
     value: Option<Vec<u8>>,
     ttl: Option<u64>,
 ) -> Result<HttpResponse> {
-    let site = &door.site;
     let (condition, id) = conditions(asked)?;
-    let given = asked.request.headers().get(CONTENT_TYPE).map(|value| value.to_str()).transpose();
-    let content_type = match (given, &value) {
-        (_, Some(value)) if std::str::from_utf8(value).is_ok() => content_type::TEXT.to_owned(),
-        (_, Some(_)) | (Ok(None), None) => String::new(),
-        (Ok(Some(text)), None) => content_type::check(text)?,
-        (Err(_), None) => content_type::check("\u{fffd}")?,
+    let content_type = match &value {
+        Some(value) if std::str::from_utf8(value).is_ok() => content_type::TEXT.to_owned(),
+        Some(_) => String::new(),
+        None => content_type_of(asked)?,
     };
-    let slot = slot(&key);
-    if let Some(answer) = redirected(door, asked, slot).await? {
+    if let Some(answer) = redirected(door, asked, slot(&key)).await? {
         return Ok(answer);
     }
-    let limit = limit(site, site.group_of_slot(slot)?);
-    let (value, on_the_wire, lease) = match value {
-        Some(value) => (Bytes::from(value), Bytes::new(), None),
-        None => {
-            let body = body::read(site, asked.request, payload, limit, Kind::ValueTooLarge).await?;
-            let bytes = Bytes::from(body.bytes);
-            (bytes.clone(), bytes, Some(body.lease))
+    let order = Order { key, content_type, ttl, condition, id, style };
+    match value {
+        Some(value) => {
+            let wire = (Wire::of(asked, Some(Bytes::new())), false);
+            upload::put_whole(door, asked, order, Bytes::from(value), wire, None).await
         }
-    };
-    check_value(value.len(), limit)?;
-    let size = value.len();
-    let command = Command::Put(put_of(key.clone(), content_type, ttl, condition));
-    let request = Request { id, command };
-    let write = Write { aim: Aim::Slot(slot), request, value: Some(value), lease };
-    match write.run(door, asked, Wire::of(asked, Some(on_the_wire))).await? {
-        Done::Here(reply) => written(site, reply, &key, size, style),
-        Done::There(answer) => Ok(answer),
+        None => upload::put_body(door, asked, payload, order).await,
     }
 }
 
-/// A put whose value stands beside it.
-fn put_of(key: Vec<u8>, content_type: String, ttl: Option<u64>, condition: Condition) -> Put {
-    Put { key, value: Vec::new(), checksum: 0, content_type, ttl, condition }
-}
-
-/// The longest value that is taken for `group`: a node that does not lead leaves it to the one that does.
-fn limit(site: &Site, group: u32) -> usize {
-    let Member::Worker(worker) = &site.member else { return FORWARDED_VALUE };
-    let leads = || site.with_open(&worker.node.mode(), |replica| Ok(replica.lead() == Lead::Here));
-    if worker.group() == Some(group) && leads().unwrap_or(false) { worker.max_value } else { FORWARDED_VALUE }
+/// The content type that a request names; empty if none.
+pub(crate) fn content_type_of(asked: &Asked<'_>) -> Result<String> {
+    match asked.request.headers().get(CONTENT_TYPE).map(|value| value.to_str()).transpose() {
+        Ok(None) => Ok(String::new()),
+        Ok(Some(text)) => content_type::check(text),
+        Err(_) => content_type::check("\u{fffd}"),
+    }
 }
 
 /// 307 to whoever leads the group that owns `slot`, if the client asks for that and it is another node.
@@ -193,45 +183,6 @@ async fn redirected(door: &Door, asked: &Asked<'_>, slot: u16) -> Result<Option<
     match Errand::read(door, asked, Aim::Slot(slot), false)?.run(async |_| Ok(())).await? {
         Done::Here(()) => Ok(None),
         Done::There(answer) => Ok(Some(answer)),
-    }
-}
-
-/// Stores a file of this worker's disk.
-pub(crate) async fn put_file(
-    door: &Door,
-    asked: &Asked<'_>,
-    key: Vec<u8>,
-    path: Vec<u8>,
-) -> Result<HttpResponse> {
-    let site = &door.site;
-    let Member::Worker(worker) = &site.member else { return Err(files::on_a_master(site)) };
-    let (condition, id) = conditions(asked)?;
-    let aim = Aim::Slot(slot(&key));
-    let root = files::root(worker)?.to_owned();
-    let data = site.place.get().map(|place| place.data.clone()).unwrap_or_default();
-    let limit = worker.max_value;
-    let mut lease = site.budget.lease();
-    let length = files::length(root.clone(), data.clone(), path.clone(), limit).await?;
-    lease.grow(length)?;
-    let file = files::read(root, data, path, limit).await?;
-    let (size, value) = (file.value.len(), Bytes::from(file.value));
-    let wire_path = format!("/kv/{}", percent::encode(&key));
-    let wire = Wire {
-        method: Method::PUT,
-        path: &wire_path,
-        body: Some(value.clone()),
-        content_type: Some(if file.content_type.is_empty() {
-            content_type::UNKNOWN
-        } else {
-            file.content_type
-        }),
-        redirects: false,
-    };
-    let command = Command::Put(put_of(key.clone(), file.content_type.to_owned(), None, condition));
-    let write = Write { aim, request: Request { id, command }, value: Some(value), lease: Some(lease) };
-    match write.run(door, asked, wire).await? {
-        Done::Here(reply) => written(site, reply, &key, size, Style::Classic),
-        Done::There(answer) => classic(answer, &key, size).await,
     }
 }
 
@@ -281,38 +232,55 @@ fn request_id(id: &[u8]) -> Result<String> {
     }
 }
 
-fn written(site: &Site, reply: Reply, key: &[u8], size: usize, style: Style) -> Result<HttpResponse> {
-    match reply {
-        Reply::Stored { version, created } => {
-            let mut response = match (style, created) {
-                (Style::Classic, _) => respond::text(stored(key, size, version)),
-                (Style::Resource, true) => respond::empty(StatusCode::CREATED),
-                (Style::Resource, false) => respond::empty(StatusCode::OK),
-            };
-            respond::tag(&mut response, version);
-            Ok(response)
+/// A value that was put.
+pub(crate) struct Written<'a> {
+    /// Its key.
+    pub(crate) key: &'a [u8],
+    /// Its bytes.
+    pub(crate) size: u64,
+    /// How the answer is worded.
+    pub(crate) style: Style,
+    /// True if another node's answer is to be worded as a classic one.
+    pub(crate) reword: bool,
+}
+
+impl Written<'_> {
+    /// The answer to the put.
+    pub(crate) async fn answer(&self, site: &Site, done: Done<Reply>) -> Result<HttpResponse> {
+        match done {
+            Done::There(answer) if self.reword => self.classic(answer).await,
+            Done::There(answer) => Ok(answer),
+            Done::Here(Reply::Stored { version, created }) => {
+                let mut response = match (self.style, created) {
+                    (Style::Classic, _) => respond::text(self.line(version)),
+                    (Style::Resource, true) => respond::empty(StatusCode::CREATED),
+                    (Style::Resource, false) => respond::empty(StatusCode::OK),
+                };
+                respond::tag(&mut response, version);
+                Ok(response)
+            }
+            Done::Here(Reply::ConditionFailed { current, .. }) => Ok(condition_failed(self.key, current)),
+            Done::Here(reply) => Err(unexpected(site, &reply)),
         }
-        Reply::ConditionFailed { current, .. } => Ok(condition_failed(key, current)),
-        reply => Err(unexpected(site, &reply)),
     }
-}
 
-fn stored(key: &[u8], size: usize, version: u64) -> String {
-    let unit = if size == 1 { "byte" } else { "bytes" };
-    format!("{}: {size} {unit}, version {version}", respond::shown(key))
-}
-
-/// Words the answer of `PUT /kv/KEY` as a classic one.
-async fn classic(answer: HttpResponse, key: &[u8], size: usize) -> Result<HttpResponse> {
-    if !answer.status().is_success() {
-        return Ok(answer);
+    fn line(&self, version: u64) -> String {
+        let unit = if self.size == 1 { "byte" } else { "bytes" };
+        format!("{}: {} {unit}, version {version}", respond::shown(self.key), self.size)
     }
-    let version = answer.headers().get(ETAG).and_then(|tag| condition::version(tag.as_bytes()));
-    let _ = to_bytes(answer.into_body()).await;
-    let Some(version) = version else { return Ok(respond::text(respond::shown(key))) };
-    let mut response = respond::text(stored(key, size, version));
-    respond::tag(&mut response, version);
-    Ok(response)
+
+    /// Words the answer of `PUT /kv/KEY` as a classic one.
+    async fn classic(&self, answer: HttpResponse) -> Result<HttpResponse> {
+        if !answer.status().is_success() {
+            return Ok(answer);
+        }
+        let version = answer.headers().get(ETAG).and_then(|tag| condition::version(tag.as_bytes()));
+        let _ = to_bytes(answer.into_body()).await;
+        let Some(version) = version else { return Ok(respond::text(respond::shown(self.key))) };
+        let mut response = respond::text(self.line(version));
+        respond::tag(&mut response, version);
+        Ok(response)
+    }
 }
 
 fn absent(key: &[u8]) -> Error {

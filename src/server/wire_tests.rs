@@ -386,7 +386,7 @@ fn limits_have_answers() {
     let master = master(None);
     let (address, seen) = owner(Owner::Answers("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"));
     master.route_to(address);
-    let large = master.line("PUT", "/kv/A", "Content-Length: 999999999999\r\n");
+    let large = master.line("PUT", "/kv/A", "Content-Length: 999999999999999\r\n");
     assert_eq!((large.status, large.word().as_str()), (413, "value_too_large"));
     let batch = master.line("POST", "/batch", "Content-Length: 8388609\r\n");
     assert_eq!((batch.status, batch.word().as_str()), (413, "too_large"));

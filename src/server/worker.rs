@@ -13,6 +13,7 @@ use super::moving::Moving;
 use super::node::{Mode, Node};
 use super::peers::HttpWire;
 use super::site::{Place, Site};
+use super::upload::Taking;
 use crate::cluster::membership::{raft_id, wanted};
 use crate::cluster::view::{ClusterView, CopyProgress, Introduction, RegisterReply, RegisterRequest};
 use crate::error::{Error, Kind, Result};
@@ -52,7 +53,7 @@ pub(crate) struct Worker {
     /// The folder that `/put_file` may read, with links resolved.
     pub(crate) files: Option<PathBuf>,
     /// The longest value in bytes.
-    pub(crate) max_value: usize,
+    pub(crate) max_value: u64,
     /// The worker that the command line wants to clone.
     pub(crate) clone: Option<u32>,
     /// The lost worker whose place the command line wants to take.
@@ -63,6 +64,8 @@ pub(crate) struct Worker {
     pub(crate) wire: Arc<HttpWire>,
     /// The background task that keeps the master informed.
     pub(crate) beat: Heartbeat,
+    /// Chunks that come with slots of other groups.
+    pub(crate) taking: Taking,
     /// The background task that moves slots to other groups.
     pub(crate) moving: Moving,
     registered: OnceLock<Registered>,
@@ -89,6 +92,7 @@ impl Worker {
             accept_data_loss: options.accept_data_loss,
             wire,
             beat: Heartbeat::default(),
+            taking: Taking::default(),
             moving: Moving::default(),
             registered: OnceLock::new(),
         })

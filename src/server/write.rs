@@ -95,7 +95,7 @@ pub(crate) async fn submit(site: &Site, request: Request, deadline: Instant) -> 
     Ok(judge(&replica, hand_over(site, &replica, request, deadline).await?)?)
 }
 
-async fn hand_over(
+pub(crate) async fn hand_over(
     site: &Site,
     replica: &KeyspaceHandle,
     request: Request,
@@ -109,7 +109,7 @@ async fn hand_over(
 }
 
 /// The replies that mean "not so".
-fn judge(replica: &KeyspaceHandle, reply: Reply) -> Result<Reply, Stop> {
+pub(crate) fn judge(replica: &KeyspaceHandle, reply: Reply) -> Result<Reply, Stop> {
     let refused = |kind, detail: &str, hint: &str| Err(Stop::End(Error::new(kind, detail).hint(hint)));
     match reply {
         Reply::NotOwner { slot } => Err(not_owned(replica, slot)),
@@ -158,12 +158,12 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-fn check_length(command: &Command, limit: usize) -> Result<()> {
+fn check_length(command: &Command, limit: u64) -> Result<()> {
     match command {
-        Command::Put(put) => check_value(put.value.len(), limit),
+        Command::Put(put) => check_value(put.value.len() as u64, limit),
         Command::Batch(commands) => commands.iter().enumerate().try_for_each(|(position, command)| {
             let BatchCommand::Put(put) = command else { return Ok(()) };
-            check_value(put.value.len(), limit).map_err(|error| {
+            check_value(put.value.len() as u64, limit).map_err(|error| {
                 let detail = format!("operation {position} of the batch: {}", error.detail());
                 Error::new(error.kind(), detail).hint(error.hint_text().unwrap_or_default())
             })
@@ -173,7 +173,7 @@ fn check_length(command: &Command, limit: usize) -> Result<()> {
 }
 
 /// Refuses a value of more than `limit` bytes.
-pub(crate) fn check_value(length: usize, limit: usize) -> Result<()> {
+pub(crate) fn check_value(length: u64, limit: u64) -> Result<()> {
     if length <= limit {
         return Ok(());
     }

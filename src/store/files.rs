@@ -26,6 +26,13 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|file| file.sync_all()).map_err(|cause| system("sync", folder, cause))
 }
 
+/// Free bytes on the file system of `folder`.
+pub(super) fn free_bytes(folder: &Path) -> Result<u64> {
+    let numbers = rustix::fs::statvfs(folder)
+        .map_err(|cause| system("ask for the free space of", folder, cause.into()))?;
+    Ok(numbers.f_bavail.saturating_mul(numbers.f_frsize))
+}
+
 /// Replaces `folder/name` atomically and durably with `content`, sealed.
 pub(super) fn write_sealed(folder: &Path, name: &str, content: &str) -> Result<()> {
     let path = folder.join(name);

@@ -12,9 +12,7 @@ use super::state::{Batch, Generations};
 use super::{install, keys, lock, raft_files};
 use crate::error::{Error, Kind, Result};
 use raft::eraftpb::ConfState;
-use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,8 +22,8 @@ use std::time::Duration;
 /// a crash under another boot id drops the state's write-ahead logs and lets the Raft log replay.
 pub const BOOT_ID_VARIABLE: &str = "CATSTORE_BOOT_ID";
 
-const LOG: &str = "log";
-const STATE: &str = "state";
+pub(super) const LOG: &str = "log";
+pub(super) const STATE: &str = "state";
 /// How long a close waits for readers. A read is short; a scan that takes longer is stuck.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -277,19 +275,7 @@ impl Folder {
 
     /// Free bytes on the folder's file system.
     pub fn free_bytes(&self) -> Result<u64> {
-        let failed = |cause| system("ask for the free space of", &self.path, cause);
-        let path = CString::new(self.path.as_os_str().as_bytes())
-            .map_err(|cause| failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, cause)))?;
-        let mut numbers = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-        // SAFETY: `path` is a C string, and `numbers` has room for what statvfs stores.
-        if unsafe { libc::statvfs(path.as_ptr(), numbers.as_mut_ptr()) } != 0 {
-            return Err(failed(std::io::Error::last_os_error()));
-        }
-        // SAFETY: statvfs succeeded, so it has filled `numbers`.
-        let numbers = unsafe { numbers.assume_init() };
-        // The types differ between platforms.
-        #[allow(clippy::unnecessary_cast)]
-        Ok((numbers.f_bavail as u64).saturating_mul(numbers.f_frsize as u64))
+        files::free_bytes(&self.path)
     }
 
     /// Holds the log against what it must reach.
@@ -397,7 +383,7 @@ fn holds_others(folder: &Path) -> Result<bool> {
 }
 
 /// The machine's boot id, or what [`BOOT_ID_VARIABLE`] says; empty if there is none, which counts as another boot.
-fn boot_id() -> String {
+pub(super) fn boot_id() -> String {
     match std::env::var(BOOT_ID_VARIABLE) {
         Ok(boot) => boot,
         Err(_) => fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),

@@ -267,7 +267,7 @@ impl Generations for LevelGenerations {
     }
 }
 
-fn generation_path(folder: &Path, number: u64) -> PathBuf {
+pub(super) fn generation_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:06}"))
 }
 

@@ -8,9 +8,10 @@ use std::path::Path;
 /// The name of the file in a data folder.
 pub const NAME: &str = "identity.json";
 
-/// The format of the folder as a whole; a folder with a newer one is refused. One of format 1 becomes one of format 2 when
-/// it is opened: since then the state may hold moves of slots, which an older catstore would pass over.
-pub const FORMAT: u32 = 2;
+/// The format of the folder as a whole; a folder with a newer one is refused, one with an older one becomes one of this
+/// format when it is opened. Since 2 the state may hold moves of slots, which an older catstore would pass over; since 3
+/// values in chunks, which it could not read.
+pub const FORMAT: u32 = 3;
 
 /// The incarnation of a group that was never promoted. It is left out of the file, as before there were incarnations.
 pub const FIRST_INCARNATION: u64 = 1;
@@ -180,7 +181,7 @@ mod tests {
     }
 
     const GOLDEN: &str = r#"{
-  "format": 2,
+  "format": 3,
   "role": "worker",
   "uuid": "00112233445566778899aabbccddeeff",
   "cluster": "c1",
@@ -202,13 +203,13 @@ crc32 "#;
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), &identity()).unwrap();
         let text = std::fs::read_to_string(folder.path().join(NAME)).unwrap();
-        assert_eq!(text.strip_prefix(GOLDEN), Some("3873f8c0\n"));
+        assert_eq!(text.strip_prefix(GOLDEN), Some("306074e6\n"));
         assert_eq!(read(folder.path()).unwrap(), Some(identity()));
         let promoted = Identity { incarnation: 7, ..identity() };
         write(folder.path(), &promoted).unwrap();
         let text = std::fs::read_to_string(folder.path().join(NAME)).unwrap();
         let golden = GOLDEN.replace("  \"group\": 0,\n", "  \"group\": 0,\n  \"incarnation\": 7,\n");
-        assert_eq!(text.strip_prefix(&golden), Some("f269473f\n"));
+        assert_eq!(text.strip_prefix(&golden), Some("345b8c32\n"));
         assert_eq!(read(folder.path()).unwrap(), Some(promoted));
     }
 
@@ -233,7 +234,7 @@ crc32 "#;
     #[test]
     fn a_newer_format_is_foreign_even_if_its_fields_differ() {
         let folder = tempfile::tempdir().unwrap();
-        files::write_sealed(folder.path(), NAME, "{\"format\": 3, \"who\": []}\n").unwrap();
+        files::write_sealed(folder.path(), NAME, "{\"format\": 4, \"who\": []}\n").unwrap();
         let error = read(folder.path()).unwrap_err();
         assert_eq!(error.kind(), Kind::Foreign);
         assert!(error.to_string().contains("use a newer catstore"), "{error}");

@@ -15,6 +15,7 @@
 //! | session | `06` session, 16 bytes | number u64 big-endian, slot u16 big-endian, then as a request id |
 //! | session age | `07` clock u64 big-endian, session | empty |
 //! | outbox | `08` number u64 big-endian | the row that changed |
+//! | in chunks | `09` user key | empty: the record's value is in chunks |
 //!
 //! Records are ordered by user key, so that a prefix scan of rows is a prefix scan of keys.
 
@@ -29,6 +30,7 @@ const REQUEST_AGE: u8 = 5;
 const SESSION: u8 = 6;
 const SESSION_AGE: u8 = 7;
 const OUTBOX: u8 = 8;
+const CHUNKED: u8 = 9;
 
 /// The row that holds the format version.
 pub const FORMAT_ROW: [u8; 2] = [MACHINE, b'f'];
@@ -170,6 +172,21 @@ pub fn outbox_number(row: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(row.strip_prefix(&[OUTBOX])?.try_into().ok()?))
 }
 
+/// The row that says that the value of `key` is in chunks.
+pub fn chunked(key: &[u8]) -> Vec<u8> {
+    with_prefix(CHUNKED, &[key])
+}
+
+/// The user key of a row that says that its value is in chunks.
+pub fn chunked_key(row: &[u8]) -> Option<&[u8]> {
+    row.strip_prefix(&[CHUNKED])
+}
+
+/// The rows of keys whose values are in chunks: first row, and the first row behind them.
+pub fn all_chunked() -> (Vec<u8>, Vec<u8>) {
+    (vec![CHUNKED], vec![CHUNKED + 1])
+}
+
 /// The rows of one slot's remembered requests: first row, and the first row behind them.
 pub fn requests_of(slot: u16) -> (Vec<u8>, Vec<u8>) {
     (
@@ -255,6 +272,8 @@ mod tests {
         assert_eq!(carried_over(), [(vec![0x04], vec![0x08])]);
         assert_eq!(MOVES_ROW, [0x01, 0x76]);
         assert_eq!(outbox(258), [0x08, 0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(chunked(b"A"), [0x09, 0x41]);
+        assert_eq!(all_chunked(), (vec![0x09], vec![0x0a]));
         assert_eq!(requests_of(258), (vec![0x04, 1, 2], vec![0x04, 1, 3]));
         assert_eq!(movable(), [(vec![0x02], vec![0x03]), (vec![0x04], vec![0x05]), (vec![0x06], vec![0x07])]);
         assert_eq!(applied_of(&[7, 1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 9]).unwrap(), (263, 2));
@@ -273,6 +292,8 @@ mod tests {
             prop_assert_eq!(request_parts(&request), Some((slot, &key[..])));
             prop_assert_eq!(session_of(&super::session(&session)), Some(session));
             prop_assert_eq!(outbox_number(&outbox(time)), Some(time));
+            let chunked = chunked(&key);
+            prop_assert_eq!(chunked_key(&chunked), Some(&key[..]));
         }
 
         #[test]

@@ -25,13 +25,31 @@ pub(super) fn take(folder: &Path) -> Result<File> {
         .mode(0o600)
         .open(&path)
         .map_err(|cause| system("write", &path, cause))?;
+    hold(&mut file, folder, &path)?;
+    Ok(file)
+}
+
+/// Locks `folder` and leaves it exactly as it is: none if it has no lock file, as a copy may have none. Errors: as
+/// [`take`].
+pub(super) fn take_quietly(folder: &Path) -> Result<Option<File>> {
+    let path = folder.join(NAME);
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(system("read", &path, cause)),
+    };
+    hold(&mut file, folder, &path)?;
+    Ok(Some(file))
+}
+
+fn hold(file: &mut File, folder: &Path, path: &Path) -> Result<()> {
     // SAFETY: `file` is an open descriptor.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(file);
+        return Ok(());
     }
     let cause = std::io::Error::last_os_error();
     if cause.kind() != std::io::ErrorKind::WouldBlock {
-        return Err(system("lock", &path, cause));
+        return Err(system("lock", path, cause));
     }
     let mut holder = String::new();
     let holder = match file.read_to_string(&mut holder) {

@@ -1,7 +1,8 @@
 //! LevelDB and the Raft log: the only room that names either library.
 //!
 //! A worker's (or master's) folder holds `identity.json` ([`identity`]), `log/` (the Raft log, [`log`]),
-//! `state/CURRENT` and `state/NNNNNN/` (LevelDB, [`generation`]). [`folder`] opens it and holds its lock.
+//! `state/CURRENT` and `state/NNNNNN/` (LevelDB, [`generation`]), and `blobs/` (the chunks of large values, [`blobs`],
+//! named by the manifests of [`chunk`]). [`folder`] opens it and holds its lock.
 //!
 //! The way of a write: the replica appends entries to the [`log::RaftLog`] in one synced write; later it applies
 //! them as one [`state::Batch`], unsynced, that holds the records, the applied index and term and the counters
@@ -23,9 +24,13 @@
 //!
 //! Every store has a double in memory ([`doubles`]) that loses what was not synced; one suite tests both.
 //!
+//! A closed folder is read without opening it, and without changing it, by [`inspect`].
+//!
 //! Left out: what commands mean and when entries are committed (`replica`).
 
+pub mod blobs;
 mod bulk;
+pub mod chunk;
 mod crc32c;
 mod current;
 #[cfg(test)]
@@ -37,6 +42,7 @@ mod files;
 pub mod folder;
 pub mod generation;
 pub mod identity;
+pub mod inspect;
 pub mod install;
 #[cfg(test)]
 mod install_test;
@@ -49,6 +55,7 @@ pub mod raft_engine;
 mod raft_files;
 mod recent;
 pub mod record;
+mod rows;
 pub mod state;
 #[cfg(test)]
 mod suite;

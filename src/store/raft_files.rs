@@ -7,7 +7,7 @@
 //! A log that was not closed may not lie on the disk as it is read: its last files are written anew.
 
 use super::files;
-use super::tables::Damage;
+use super::tables::{Damage, Left};
 use crate::error::Result as StoreResult;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -24,7 +24,13 @@ const QUEUES: [&str; 2] = ["raftlog", "rewrite"];
 
 /// The first file of a log that was closed cleanly and is not as it was then.
 pub fn find_damage(folder: &Path) -> Option<Damage> {
-    check_folder(folder).err()
+    check_folder(folder, Left::Closed).err()
+}
+
+/// The first file of a log that a crash left, and that no crash leaves like this: of the last file of each queue nothing is
+/// said.
+pub fn find_damage_after_crash(folder: &Path) -> Option<Damage> {
+    check_folder(folder, Left::Crashed).err()
 }
 
 /// Writes the last file of each queue anew, byte for byte, synced. Removes what an earlier attempt left.
@@ -96,7 +102,7 @@ fn copy(source: &File, target: &File) -> io::Result<()> {
     target.sync_all()
 }
 
-fn check_folder(folder: &Path) -> Result<(), Damage> {
+fn check_folder(folder: &Path, left: Left) -> Result<(), Damage> {
     let damage = |file: &Path, reason: String| Damage { file: file.to_owned(), reason };
     let files = log_files(folder).map_err(|cause| damage(folder, cause.to_string()))?;
     for (queue, files) in QUEUES.into_iter().zip(files) {
@@ -108,7 +114,8 @@ fn check_folder(folder: &Path) -> Result<(), Damage> {
                 return Err(damage(&pair[1].1, "the file before it is missing".into()));
             }
         }
-        for (number, path) in &files {
+        let closed = files.len() - usize::from(left == Left::Crashed);
+        for (number, path) in &files[..closed] {
             let bytes = std::fs::read(path).map_err(|cause| damage(path, cause.to_string()))?;
             check_file(&bytes, *number).map_err(|reason| damage(path, reason))?;
         }

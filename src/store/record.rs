@@ -2,11 +2,14 @@
 //!
 //! Layout, integers little-endian: format byte `1`; version u64; modified u64 (ms since 1970); expires u64 (ms of the
 //! group's clock, 0 for never); CRC-32 (IEEE) of the value u32; length of the content type u16; content type
-//! (UTF-8); the value to the end of the row.
+//! (UTF-8); the value to the end of the row. A record of format `2` holds, in place of the value, the CRC-32 of the
+//! value's manifest u32 and the manifest (`chunk.rs`): the value is in chunks.
 
+use super::chunk::{self, Manifest};
 use crate::error::{Error, Kind, Result};
 
-const FORMAT: u8 = 1;
+const WHOLE: u8 = 1;
+const IN_CHUNKS: u8 = 2;
 const HEADER: usize = 1 + 8 + 8 + 8 + 4 + 2;
 
 /// The facts of a record, without its value.
@@ -24,6 +27,8 @@ pub struct Meta {
     pub content_type: String,
     /// Length of the value in bytes.
     pub size: u64,
+    /// True if the record holds the manifest of a value that is in chunks.
+    pub in_chunks: bool,
 }
 
 /// A record: its facts, and its row's bytes from which the value is read without a copy.
@@ -40,22 +45,26 @@ pub fn checksum(value: &[u8]) -> u32 {
     crc32fast::hash(value)
 }
 
-/// Encodes a record's row. `meta.size` is ignored; `meta.content_type` must be at most 65535 bytes.
+/// Encodes a record's row; `value` is the manifest of a value in chunks. `meta.size` is ignored; `meta.content_type` must
+/// be at most 65535 bytes.
 pub fn encode(meta: &Meta, value: &[u8]) -> Vec<u8> {
     let content_type = &meta.content_type.as_bytes()[..meta.content_type.len().min(usize::from(u16::MAX))];
-    let mut row = Vec::with_capacity(HEADER + content_type.len() + value.len());
-    row.push(FORMAT);
+    let mut row = Vec::with_capacity(HEADER + content_type.len() + 4 + value.len());
+    row.push(if meta.in_chunks { IN_CHUNKS } else { WHOLE });
     row.extend_from_slice(&meta.version.to_le_bytes());
     row.extend_from_slice(&meta.modified.to_le_bytes());
     row.extend_from_slice(&meta.expires.unwrap_or(0).to_le_bytes());
     row.extend_from_slice(&meta.checksum.to_le_bytes());
     row.extend_from_slice(&(content_type.len() as u16).to_le_bytes());
     row.extend_from_slice(content_type);
+    if meta.in_chunks {
+        row.extend_from_slice(&checksum(value).to_le_bytes());
+    }
     row.extend_from_slice(value);
     row
 }
 
-/// Decodes the facts of a row and the offset of its value. Errors with [`Kind::Damaged`].
+/// Decodes the facts of a row and the offset of its value, or of its manifest. Errors with [`Kind::Damaged`].
 pub fn decode_meta(row: &[u8]) -> Result<(Meta, usize)> {
     parse(row)
         .ok_or_else(|| Error::new(Kind::Damaged, "a stored record does not have the format of a record"))
@@ -63,9 +72,11 @@ pub fn decode_meta(row: &[u8]) -> Result<(Meta, usize)> {
 
 fn parse(row: &[u8]) -> Option<(Meta, usize)> {
     let (format, rest) = row.split_first()?;
-    if *format != FORMAT {
-        return None;
-    }
+    let in_chunks = match *format {
+        WHOLE => false,
+        IN_CHUNKS => true,
+        _ => return None,
+    };
     let (version, rest) = rest.split_first_chunk::<8>()?;
     let (modified, rest) = rest.split_first_chunk::<8>()?;
     let (expires, rest) = rest.split_first_chunk::<8>()?;
@@ -73,33 +84,61 @@ fn parse(row: &[u8]) -> Option<(Meta, usize)> {
     let (length, rest) = rest.split_first_chunk::<2>()?;
     let (content_type, value) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
     let expires = u64::from_le_bytes(*expires);
+    let (value, size) = match in_chunks {
+        true => {
+            let manifest = value.get(4..)?;
+            (manifest, chunk::size_of(manifest)?)
+        }
+        false => (value, value.len() as u64),
+    };
     let meta = Meta {
         version: u64::from_le_bytes(*version),
         modified: u64::from_le_bytes(*modified),
         expires: (expires != 0).then_some(expires),
         checksum: u32::from_le_bytes(*checksum),
         content_type: std::str::from_utf8(content_type).ok()?.to_owned(),
-        size: value.len() as u64,
+        size,
+        in_chunks,
     };
     Some((meta, row.len() - value.len()))
 }
 
+/// Checks the value, or the manifest, of a row against its checksum; what `offset` is see [`decode_meta`]. Errors with
+/// [`Kind::Damaged`].
+pub fn check(row: &[u8], meta: &Meta, offset: usize) -> Result<()> {
+    let damaged = |what: &str| Error::new(Kind::Damaged, what);
+    let body = &row[offset..];
+    if !meta.in_chunks {
+        return match checksum(body) == meta.checksum {
+            true => Ok(()),
+            false => Err(damaged("a stored value does not match its checksum")),
+        };
+    }
+    if row[..offset].last_chunk::<4>() != Some(&checksum(body).to_le_bytes()) {
+        return Err(damaged("a stored manifest does not match its checksum"));
+    }
+    Manifest::decode(body).map(drop)
+}
+
 impl Record {
-    /// Decodes a row and checks the value against its checksum. Errors with [`Kind::Damaged`].
+    /// Decodes a row and checks the value, or its manifest, against its checksum. Errors with [`Kind::Damaged`].
     pub fn decode(row: Vec<u8>) -> Result<Record> {
         let (meta, offset) = decode_meta(&row)?;
-        if checksum(&row[offset..]) != meta.checksum {
-            return Err(Error::new(Kind::Damaged, "a stored value does not match its checksum"));
-        }
+        check(&row, &meta, offset)?;
         Ok(Record { meta, row, offset })
     }
 
-    /// The value.
+    /// The manifest of a value that is in chunks.
+    pub fn manifest(&self) -> Option<Manifest> {
+        self.meta.in_chunks.then(|| Manifest::decode(self.value()).ok())?
+    }
+
+    /// The value; its manifest if it is in chunks.
     pub fn value(&self) -> &[u8] {
         &self.row[self.offset..]
     }
 
-    /// The value, without a copy.
+    /// The value without a copy; its manifest if it is in chunks.
     pub fn into_value(self) -> bytes::Bytes {
         bytes::Bytes::from(self.row).slice(self.offset..)
     }
@@ -118,6 +157,7 @@ mod tests {
             checksum: checksum(value),
             content_type: "a/b".into(),
             size: value.len() as u64,
+            in_chunks: false,
         }
     }
 
@@ -133,6 +173,26 @@ mod tests {
     }
 
     #[test]
+    fn golden_record_of_a_value_in_chunks() {
+        let manifest = Manifest { size: 70_000, depth: 0, names: vec![chunk::Name([5; 32])] };
+        let facts = Meta { size: 70_000, in_chunks: true, ..meta(b"happy") };
+        let row = encode(&facts, &manifest.encode());
+        let mut golden = encode(&meta(b"happy"), b"");
+        golden[0] = 2;
+        golden.extend_from_slice(&checksum(&manifest.encode()).to_le_bytes());
+        golden.extend_from_slice(&manifest.encode());
+        assert_eq!(row, golden);
+        let record = Record::decode(row.clone()).unwrap();
+        assert_eq!((record.meta.size, record.manifest()), (70_000, Some(manifest)));
+        for bit in 0..8 * 36 {
+            let mut rotten = row.clone();
+            let last = row.len() - 1;
+            rotten[last - bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Record::decode(rotten).unwrap_err().kind(), Kind::Damaged);
+        }
+    }
+
+    #[test]
     fn a_flipped_bit_of_the_value_is_seen() {
         let mut row = encode(&meta(b"happy"), b"happy");
         let last = row.len() - 1;
@@ -143,7 +203,7 @@ mod tests {
     proptest! {
         #[test]
         fn records_come_back(version: u64, modified: u64, expires in proptest::option::of(1u64..), content_type in ".{0,20}", value: Vec<u8>) {
-            let meta = Meta { version, modified, expires, checksum: checksum(&value), content_type, size: value.len() as u64 };
+            let meta = Meta { version, modified, expires, checksum: checksum(&value), content_type, size: value.len() as u64, in_chunks: false };
             let record = Record::decode(encode(&meta, &value)).unwrap();
             prop_assert_eq!(record.value(), &value[..]);
             prop_assert_eq!(&record.meta, &meta);

@@ -47,10 +47,10 @@ pub enum Left {
 pub fn check_before_open(folder: &Path, left: Left) -> Result<(), Damage> {
     let manifest = manifest_of(folder)?;
     let records = log_records(&read(&manifest)?, left).map_err(|reason| damage(&manifest, reason))?;
-    let tables = live_tables(&records).map_err(|reason| damage(&manifest, reason))?;
-    for (number, size) in tables {
+    let version = live_version(&records).map_err(|reason| damage(&manifest, reason))?;
+    for (number, table) in version.tables {
         let path = table_path(folder, number);
-        check_footer_of(&path, size).map_err(|reason| damage(&path, reason))?;
+        check_footer_of(&path, table.size).map_err(|reason| damage(&path, reason))?;
     }
     if left == Left::Closed {
         check_write_ahead_logs(folder, left)?;
@@ -67,7 +67,7 @@ fn check_all(folder: &Path) -> Result<(), Damage> {
     let manifest = manifest_of(folder)?;
     let records =
         log_records(&read(&manifest)?, Left::Crashed).map_err(|reason| damage(&manifest, reason))?;
-    for number in live_tables(&records).map_err(|reason| damage(&manifest, reason))?.into_keys() {
+    for number in live_version(&records).map_err(|reason| damage(&manifest, reason))?.tables.into_keys() {
         let path = table_path(folder, number);
         check_table(&read(&path)?).map_err(|reason| damage(&path, reason))?;
     }
@@ -188,44 +188,79 @@ pub(super) fn masked_crc(parts: &[&[u8]]) -> u32 {
     crc32c::checksum(parts).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// Number and size of every table that the manifest's version edits leave alive.
-fn live_tables(records: &[Vec<u8>]) -> Result<BTreeMap<u64, u64>, String> {
-    let mut tables = BTreeMap::new();
-    for record in records {
-        apply_edit(&mut &record[..], &mut tables).ok_or("a version edit cannot be read")?;
-    }
-    Ok(tables)
+/// What the manifest's version edits leave alive.
+#[derive(Debug, Default)]
+pub(super) struct Version {
+    /// Tables by their numbers.
+    pub(super) tables: BTreeMap<u64, LiveTable>,
+    /// Write-ahead logs of a lower number are in tables.
+    pub(super) first_log: u64,
 }
 
-fn apply_edit(input: &mut &[u8], tables: &mut BTreeMap<u64, u64>) -> Option<()> {
+/// A table as the manifest names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LiveTable {
+    /// Its length in bytes.
+    pub(super) size: u64,
+    /// Its first key, with LevelDB's suffix.
+    pub(super) first: Vec<u8>,
+}
+
+/// The manifest of `folder`, read to its end.
+pub(super) fn read_version(folder: &Path, left: Left) -> Result<Version, Damage> {
+    let manifest = manifest_of(folder)?;
+    let version = log_records(&read(&manifest)?, left).and_then(|records| live_version(&records));
+    version.map_err(|reason| damage(&manifest, reason))
+}
+
+/// The bytes of a live table, after every block was checked.
+pub(super) fn read_table(folder: &Path, number: u64, table: &LiveTable) -> Result<Vec<u8>, Damage> {
+    let path = table_path(folder, number);
+    check_footer_of(&path, table.size).map_err(|reason| damage(&path, reason))?;
+    let bytes = read(&path)?;
+    check_table(&bytes).map_err(|reason| damage(&path, reason))?;
+    Ok(bytes)
+}
+
+fn live_version(records: &[Vec<u8>]) -> Result<Version, String> {
+    let mut version = Version::default();
+    for record in records {
+        apply_edit(&mut &record[..], &mut version).ok_or("a version edit cannot be read")?;
+    }
+    Ok(version)
+}
+
+fn apply_edit(input: &mut &[u8], version: &mut Version) -> Option<()> {
     // The order of deletions and additions within an edit does not matter: LevelDB deletes first.
     let mut added = Vec::new();
     while !input.is_empty() {
         match varint(input)? {
             1 => drop(bytes(input)?),
-            2 | 3 | 4 | 9 => drop(varint(input)?),
+            2 => version.first_log = varint(input)?,
+            3 | 4 | 9 => drop(varint(input)?),
             5 => {
                 varint(input)?;
                 bytes(input)?;
             }
             6 => {
                 varint(input)?;
-                tables.remove(&varint(input)?);
+                version.tables.remove(&varint(input)?);
             }
             7 => {
                 varint(input)?;
-                added.push((varint(input)?, varint(input)?));
+                let (number, size) = (varint(input)?, varint(input)?);
+                let first = bytes(input)?.to_vec();
                 bytes(input)?;
-                bytes(input)?;
+                added.push((number, LiveTable { size, first }));
             }
             _ => return None,
         }
     }
-    tables.extend(added);
+    version.tables.extend(added);
     Some(())
 }
 
-fn varint(input: &mut &[u8]) -> Option<u64> {
+pub(super) fn varint(input: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = input.split_first()?;
@@ -238,7 +273,7 @@ fn varint(input: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::try_from(varint(input)?).ok()?;
     let (bytes, rest) = input.split_at_checked(length)?;
     *input = rest;
@@ -303,6 +338,21 @@ fn check_table(table: &[u8]) -> Result<(), String> {
         block(table, handle)?;
     }
     Ok(())
+}
+
+/// The blocks of a table that hold its rows, in order.
+pub(super) fn row_blocks(table: &[u8]) -> Result<Vec<&[u8]>, String> {
+    let footer = table.last_chunk::<FOOTER>().ok_or("it is too short to be a table")?;
+    let (_, index) = parse_footer(footer, table.len() as u64)?;
+    let handles = index_handles(block(table, index)?).ok_or("its index cannot be read")?;
+    handles
+        .into_iter()
+        .map(|handle| {
+            let contents = block(table, handle)?;
+            let kind = usize::try_from(handle.offset + handle.size).ok().and_then(|at| table.get(at));
+            if kind == Some(&0) { Ok(contents) } else { Err("a block of it is compressed".to_owned()) }
+        })
+        .collect()
 }
 
 /// The contents of a block, checked.
@@ -396,9 +446,9 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>, flips: bool) {
             let left = if flips { Left::Closed } else { Left::Crashed };
             if let Ok(records) = log_records(&bytes, left) {
-                let _ = live_tables(&records);
+                let _ = live_version(&records);
             }
-            let _ = (live_tables(std::slice::from_ref(&bytes)), check_table(&bytes), index_handles(&bytes));
+            let _ = (live_version(std::slice::from_ref(&bytes)), check_table(&bytes), index_handles(&bytes));
         }
 
         #[test]

@@ -179,6 +179,9 @@ impl Keyspace {
             if let Some(at) = meta.expires {
                 changes.put(keys::expiry(at, key), Vec::new());
             }
+            if meta.in_chunks {
+                changes.put(keys::chunked(key), Vec::new());
+            }
             self.count_received(|incoming| {
                 incoming.keys += 1;
                 incoming.bytes += bytes;

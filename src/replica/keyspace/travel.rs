@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::replica::changes::Changes;
 use crate::replica::command::{MoveStep, MovedRow};
 use crate::replica::repeats::Last;
+use crate::store::chunk::Manifest;
 use crate::store::keys;
 use crate::store::record;
 use crate::store::state::State;
@@ -31,15 +32,17 @@ pub struct Chunk {
     pub end: Option<Vec<u8>>,
     /// For changes the number behind the last one.
     pub next: u64,
-    /// The bytes of rows and values.
+    /// The bytes of rows and values, those in chunks too.
     pub bytes: usize,
 }
 
 impl Chunk {
     fn push(&mut self, row: &[u8], value: Option<&[u8]>) {
-        self.bytes += row.len() + value.map_or(0, <[u8]>::len) + OVERHEAD;
-        self.rows
-            .push(MovedRow { row: row.to_vec(), value: value.map(|value| ByteBuf::from(value.to_vec())) });
+        let moved = MovedRow { row: row.to_vec(), value: value.map(|value| ByteBuf::from(value.to_vec())) };
+        // The chunks of a value travel too.
+        let chunks = manifest_of(&moved).map_or(0, |manifest| manifest.size as usize);
+        self.bytes += row.len() + value.map_or(0, <[u8]>::len) + OVERHEAD + chunks;
+        self.rows.push(moved);
     }
 }
 
@@ -109,10 +112,20 @@ pub(super) fn check(row: &[u8], value: &[u8]) -> Result<()> {
         return Ok(());
     }
     let (meta, offset) = record::decode_meta(value)?;
-    match record::checksum(&value[offset..]) == meta.checksum && meta.size == (value.len() - offset) as u64 {
-        true => Ok(()),
-        false => Err(Error::new(Kind::Damaged, "a stored value does not match its checksum")),
-    }
+    record::check(value, &meta, offset)
+}
+
+/// True for a record whose value is in chunks.
+pub(super) fn is_chunked(moved: &MovedRow) -> bool {
+    manifest_of(moved).is_some()
+}
+
+/// The manifest that a row on its way carries.
+pub fn manifest_of(moved: &MovedRow) -> Option<Manifest> {
+    keys::record_key(&moved.row)?;
+    let value = moved.value.as_ref()?;
+    let (meta, offset) = record::decode_meta(value).ok()?;
+    meta.in_chunks.then(|| Manifest::decode(&value[offset..]).ok())?
 }
 
 /// What the changes from number `first` up to `next` name, as it is now, of about `limit` bytes or one larger row. A row

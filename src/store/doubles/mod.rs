@@ -6,21 +6,25 @@
 //! generation that is not live goes with every crash. A step that a crash or an error of the disk hits happened or
 //! not. Everything random comes from seeds, so that a run replays.
 
+mod blobs;
 mod generations;
 mod images;
 mod stores;
 
+use super::chunk::Name;
 use super::state::{Batch, Installed};
 use crate::error::{Error, Kind, Result};
 use images::{GenerationImage, LogChange, LogImage};
 use raft::eraftpb::ConfState;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+pub use blobs::{FileTime, MemoryBlobs};
 pub use generations::{MemoryBuilding, MemoryGenerations};
 pub use stores::{MemoryLog, MemoryState};
 
-/// A disk with one member's log and state. Clones share it.
+/// A disk with one member's log, state and chunks. Clones share it.
 #[derive(Clone)]
 pub struct Disk(Arc<Mutex<Contents>>);
 
@@ -82,6 +86,8 @@ struct Contents {
     live: u64,
     next: u64,
     installed: Option<Installed>,
+    /// Chunks, each with the time when it was written or touched last.
+    blobs: BTreeMap<Name, (Vec<u8>, Duration)>,
     batches_per_log: usize,
     trust_logs: bool,
 }
@@ -106,6 +112,7 @@ impl Disk {
             live: 1,
             next: 2,
             installed: None,
+            blobs: BTreeMap::new(),
             batches_per_log,
             trust_logs: false,
         })))

@@ -1,0 +1,229 @@
+//! Values that may lack chunks here: what was just applied, and after a start or a snapshot every value. A thread looks at
+//! each, and pulls what is missing from other members.
+
+use super::{Keeper, lock};
+use crate::error::{Error, Kind, Result};
+use crate::replica::shared::yield_to_others;
+use crate::store::chunk::Name;
+use crate::store::keys;
+use crate::store::record::Record;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// So many keys wait to be looked at; beyond, every value is.
+const MOST_KEYS: usize = 10_000;
+/// So many keys are taken from the state at once.
+const PAGE: usize = 1000;
+/// How long to wait after a chunk that nobody gave.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What is to be looked at.
+#[derive(Debug)]
+pub(super) struct Needs {
+    /// Keys, with the entry that put them.
+    keys: VecDeque<(u64, Vec<u8>)>,
+    /// The entry as of which every value is to be looked at.
+    everything: Option<u64>,
+    /// The entry that the look under way is about.
+    looking: Option<u64>,
+    /// Values that lack a chunk that nobody gave.
+    lacking: u64,
+}
+
+impl Needs {
+    /// Everything is to be looked at.
+    pub(super) fn everything(index: u64) -> Needs {
+        Needs { keys: VecDeque::new(), everything: Some(index), looking: None, lacking: 0 }
+    }
+
+    /// The last entry of which, and before which, nothing is missing.
+    pub(super) fn complete(&self) -> u64 {
+        if self.everything.is_some() {
+            return 0;
+        }
+        let waiting = self.keys.front().map(|(index, _)| *index);
+        let first = [waiting, self.looking].into_iter().flatten().min();
+        first.map_or(u64::MAX, |index| index.saturating_sub(1))
+    }
+}
+
+impl Keeper {
+    pub(super) fn need(&self, index: u64, chunked: Vec<Vec<u8>>) {
+        let mut needs = lock(&self.needs);
+        if needs.keys.len() + chunked.len() > MOST_KEYS {
+            needs.keys.clear();
+            needs.everything = Some(index);
+        } else {
+            needs.keys.extend(chunked.into_iter().map(|key| (index, key)));
+        }
+        self.needed.notify_all();
+    }
+
+    pub(super) fn need_everything(&self, index: u64) {
+        let mut needs = lock(&self.needs);
+        needs.keys.clear();
+        needs.everything = Some(index);
+        self.needed.notify_all();
+    }
+
+    /// Looks at what is to be looked at until the member stops.
+    pub(super) fn check_until_closed(&self) {
+        yield_to_others();
+        while self.standing.check_open().is_ok() {
+            let idle = |needs: &mut Needs| needs.keys.is_empty() && needs.everything.is_none();
+            drop(self.needed.wait_timeout_while(lock(&self.needs), PAUSE, idle));
+            if let Err(error) = self.check_one() {
+                if self.standing.check_open().is_ok() {
+                    log::warn!("chunks are missing here: {error}");
+                }
+                self.wait(PAUSE);
+            }
+        }
+    }
+
+    /// Sleeps, unless the member stops.
+    pub(super) fn wait(&self, pause: Duration) {
+        const STEP: Duration = Duration::from_millis(50);
+        let mut left = pause;
+        while !left.is_zero() && self.standing.check_open().is_ok() {
+            self.standing.sleep(left.min(STEP));
+            left = left.saturating_sub(STEP);
+        }
+    }
+
+    /// Looks at the next value that is to be looked at, or at all of them. Errors: a chunk that nobody gave, and the disk's.
+    pub fn check_one(&self) -> Result<()> {
+        let everything = lock(&self.needs).everything;
+        match everything {
+            Some(index) => self.look_at_everything(index),
+            None => self.look_at_next(),
+        }
+    }
+
+    fn look_at_next(&self) -> Result<()> {
+        let next = {
+            let mut needs = lock(&self.needs);
+            let next = needs.keys.pop_front();
+            needs.looking = next.as_ref().map(|(index, _)| *index);
+            next
+        };
+        let Some((index, key)) = next else { return Ok(()) };
+        let looked = self.look_at(&key);
+        let mut needs = lock(&self.needs);
+        needs.looking = None;
+        if looked.is_err() {
+            needs.keys.push_front((index, key));
+        }
+        self.gauges.lacking.store(needs.lacking + u64::from(looked.is_err()), Ordering::Relaxed);
+        looked
+    }
+
+    fn look_at_everything(&self, index: u64) -> Result<()> {
+        let mut after = None;
+        let mut last = Ok(());
+        let mut lacking = 0;
+        loop {
+            let keys = self.chunked_keys(after.as_deref())?;
+            for key in &keys {
+                self.standing.check_open()?;
+                if let Err(error) = self.look_at(key) {
+                    lacking += 1;
+                    last = Err(error);
+                }
+            }
+            self.gauges.lacking.store(lacking, Ordering::Relaxed);
+            match keys.into_iter().next_back() {
+                Some(key) => after = Some(key),
+                None => break,
+            }
+        }
+        let mut needs = lock(&self.needs);
+        needs.lacking = lacking;
+        // If rows were replaced meanwhile all is to be done again.
+        needs.everything.take_if(|of| *of == index && last.is_ok());
+        last
+    }
+
+    /// The next keys whose values are in chunks.
+    pub(super) fn chunked_keys(&self, after: Option<&[u8]>) -> Result<Vec<Vec<u8>>> {
+        let (mut from, to) = keys::all_chunked();
+        if let Some(after) = after {
+            from = keys::chunked(after);
+            from.push(0);
+        }
+        let mut found = Vec::new();
+        self.standing.state()?.scan(&from, &to, &mut |row, _| {
+            found.extend(keys::chunked_key(row).map(<[u8]>::to_vec));
+            if found.len() < PAGE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(found)
+    }
+
+    /// Pulls what the value of `key` lacks here.
+    fn look_at(&self, key: &[u8]) -> Result<()> {
+        let _reading = self.reading();
+        let Some(record) = self.record(key)? else { return Ok(()) };
+        let Some(manifest) = record.manifest() else { return Ok(()) };
+        let looked = self.names(&manifest, &mut |names| self.fetch_all(names));
+        match looked {
+            // It may have been replaced meanwhile, and its chunks removed everywhere.
+            Err(_) if self.record(key)?.is_none_or(|now| now.meta.version != record.meta.version) => Ok(()),
+            looked => looked,
+        }
+    }
+
+    /// Pulls what is missing of these, several at once.
+    fn fetch_all(&self, names: &[Name]) -> Result<()> {
+        // From here on they stay as long as something refers to them, and no longer.
+        let missing: Vec<&Name> = names.iter().filter(|name| !self.blobs.settle(name)).collect();
+        if missing.len() < 2 || self.lanes < 2 {
+            return missing.into_iter().try_for_each(|name| self.fetch(name));
+        }
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(name) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.fetch(name)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let lanes: Vec<_> = (0..self.lanes).map(|_| scope.spawn(work)).collect();
+            let lost = |_| Err(Error::new(Kind::Failed, "a thread that pulls chunks panicked"));
+            lanes.into_iter().try_for_each(|lane| lane.join().unwrap_or_else(lost))
+        })
+    }
+
+    fn fetch(&self, name: &Name) -> Result<()> {
+        self.standing.check_open()?;
+        let bytes = self.pull(name)?;
+        self.gauges.fetched.fetch_add(1, Ordering::Relaxed);
+        self.gauges.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.put(name, &bytes)?;
+        self.blobs.settle(name);
+        Ok(())
+    }
+
+    /// The record of `key` as it is applied here.
+    pub(super) fn record(&self, key: &[u8]) -> Result<Option<Record>> {
+        let row = self.standing.state()?.get(&keys::record(key))?;
+        match row.map(Record::decode).transpose() {
+            Err(error) if error.kind() == Kind::Damaged => {
+                self.standing.fail(error.clone());
+                Err(error)
+            }
+            record => record,
+        }
+    }
+}
+
+/// Starts the threads of a keeper; they end when its member stops.
+pub(super) fn spawn(keeper: &Arc<Keeper>, name: &str, work: fn(&Keeper)) -> Result<()> {
+    let keeper = Arc::clone(keeper);
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(move || work(&keeper));
+    spawned
+        .map(drop)
+        .map_err(|error| Error::new(Kind::System, "a thread for chunks does not start").cause(error))
+}

@@ -1,0 +1,151 @@
+//! A value of whose chunks the store may have some: for clients that resume an upload.
+//!
+//! `POST /kv/KEY?chunks`: names of chunks, 32 bytes each; the answer has one digit for each, `1` if it is there.
+//! `PUT /kv/KEY?chunks`: a frame for each chunk of the value, in order: its name, its length as u32 big-endian, and 1 if its
+//! bytes follow, 0 if the store has them.
+
+use super::super::body::{self, Intake};
+use super::super::door::{Asked, Door};
+use super::super::errand::Wire;
+use super::super::route::Style;
+use super::super::values;
+use super::super::write::check_value;
+use super::session::{MOST_NAMES, Session, held};
+use super::{Order, limit};
+use crate::cluster::slots::slot;
+use crate::error::{Error, Kind, Result};
+use crate::replica::chunk::{CHUNK, NAME, Name};
+use actix_web::HttpResponse;
+use actix_web::dev::Payload;
+use bytes::BytesMut;
+
+/// Bytes of a frame's head.
+const HEAD: usize = NAME + 4 + 1;
+/// So many chunks that are held are looked up at once.
+const HELD_AT_ONCE: usize = 128;
+
+/// The head of a frame.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    name: Name,
+    length: usize,
+    follows: bool,
+}
+
+/// Reads the head of a frame. Errors with `BadRequest`.
+fn head(bytes: &[u8]) -> Result<Head> {
+    let parse = || {
+        let (name, rest) = bytes.split_first_chunk::<NAME>()?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let length = u32::from_be_bytes(*length) as usize;
+        let follows = match rest {
+            [0] => false,
+            [1] => true,
+            _ => return None,
+        };
+        (1..=CHUNK).contains(&length).then_some(Head { name: Name(*name), length, follows })
+    };
+    parse().ok_or_else(|| Error::new(Kind::BadRequest, "the body is not made of frames of chunks"))
+}
+
+/// `POST /kv/KEY?chunks`.
+pub(crate) async fn has_chunks(
+    door: &Door,
+    asked: &Asked<'_>,
+    payload: &mut Payload,
+    key: &[u8],
+) -> Result<HttpResponse> {
+    let body = body::read(&door.site, asked.request, payload, MOST_NAMES * NAME, Kind::TooLarge).await?;
+    let names = Name::list(&body.bytes).ok_or_else(no_names)?;
+    let session = Session::begin(door, asked, slot(key))?;
+    let mut answer = Vec::with_capacity(names.len());
+    for names in names.chunks(HELD_AT_ONCE) {
+        let held = held(door, asked, session.slot, session.id, names).await?;
+        answer.extend(held.iter().map(|held| if held.is_some() { b'1' } else { b'0' }));
+    }
+    Ok(HttpResponse::Ok().content_type("text/plain").body(answer))
+}
+
+/// `PUT /kv/KEY?chunks`.
+pub(crate) async fn put_chunks(
+    door: &Door,
+    asked: &Asked<'_>,
+    payload: &mut Payload,
+    key: Vec<u8>,
+    ttl: Option<u64>,
+) -> Result<HttpResponse> {
+    let (condition, id) = values::conditions(asked)?;
+    let content_type = values::content_type_of(asked)?;
+    let order = Order { key, content_type, ttl, condition, id, style: Style::Resource };
+    let limit = limit(door);
+    let mut intake = Intake::of(&door.site, asked.request, payload);
+    let mut session = Session::begin(door, asked, slot(&order.key))?;
+    let (mut held, mut held_bytes) = (Vec::new(), 0);
+    let mut buffer = BytesMut::new();
+    while !intake.is_over().await? {
+        if !intake.fill(&mut buffer, HEAD).await? {
+            return Err(Error::new(Kind::BadRequest, "the body ends in the middle of a frame"));
+        }
+        let Head { name, length, follows } = head(&buffer.split())?;
+        check_value(session.size() + held_bytes + length as u64, limit)?;
+        if !follows {
+            held.push(name);
+            held_bytes += length as u64;
+            if held.len() == HELD_AT_ONCE {
+                session.push_held(std::mem::take(&mut held)).await?;
+                held_bytes = 0;
+            }
+            continue;
+        }
+        if !held.is_empty() {
+            session.push_held(std::mem::take(&mut held)).await?;
+            held_bytes = 0;
+        }
+        if !intake.fill(&mut buffer, length).await? {
+            return Err(Error::new(Kind::BadRequest, "the body ends in the middle of a chunk"));
+        }
+        let chunk = buffer.split().freeze();
+        if Name::of(&chunk) != name {
+            return Err(Error::new(Kind::BadRequest, "a chunk does not match its name")
+                .hint("did the file change while it was sent?"));
+        }
+        session.push(chunk).await?;
+    }
+    if !held.is_empty() {
+        session.push_held(held).await?;
+    }
+    if session.size() == 0 {
+        return Err(
+            Error::new(Kind::BadRequest, "there is no frame").hint("an empty value is put without ?chunks")
+        );
+    }
+    session.commit(order, Wire::of(asked, None)).await
+}
+
+/// The error of a body that is no list of names.
+pub(super) fn no_names() -> Error {
+    Error::new(Kind::BadRequest, "the body is not made of names of 32 bytes")
+        .hint("the name of a chunk is the BLAKE3 hash of its bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn heads() {
+        let frame = |length: u32, follows: u8| [&[7; 32][..], &length.to_be_bytes(), &[follows]].concat();
+        assert_eq!(head(&frame(258, 1)).unwrap(), Head { name: Name([7; 32]), length: 258, follows: true });
+        for bad in [frame(0, 1), frame(CHUNK as u32 + 1, 0), frame(5, 2), frame(5, 1)[..36].to_vec()] {
+            assert_eq!(head(&bad).unwrap_err().kind(), Kind::BadRequest);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_heads_never_panic(bytes: Vec<u8>) {
+            let _ = head(&bytes);
+        }
+    }
+}
