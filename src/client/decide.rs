@@ -48,6 +48,8 @@ pub enum Outcome {
     Silent,
     /// Something that is no node of the cluster took a write, and may have passed it on without its id.
     Taken,
+    /// The answer to a read broke off when a part of it was handed on.
+    HalfRead,
     /// It failed on our own side, or too late to begin anew.
     Final,
 }
@@ -59,6 +61,8 @@ pub struct Situation {
     pub write: bool,
     /// It carries an id that makes a repeat safe.
     pub repeatable: bool,
+    /// Its body is a stream: to send it again costs more than to wait.
+    pub stream: bool,
     /// An attempt, perhaps this one, may have been done, and no answer has told since.
     pub unknown: bool,
     /// A node that was not asked in this round is left.
@@ -115,7 +119,7 @@ pub enum Next {
 pub fn wait(situation: &Situation) -> Duration {
     let grown = |first: Duration| first.saturating_mul(1 << situation.rounds.min(8));
     let longest = match (situation.write, situation.members > 1) {
-        (true, true) if situation.repeatable => grown(ANSWER_OF_SEVERAL).min(ANSWER),
+        (true, true) if situation.repeatable && !situation.stream => grown(ANSWER_OF_SEVERAL).min(ANSWER),
         (true, _) => ANSWER,
         (false, true) => grown(READ_ANSWER_OF_SEVERAL).min(READ_ANSWER),
         (false, false) => READ_ANSWER,
@@ -132,7 +136,9 @@ pub fn decide(outcome: Outcome, situation: &Situation) -> Next {
         Outcome::BodyCut if situation.attempts >= BROKEN_BODIES && !situation.unknown => Next::GiveUp,
         Outcome::BodyCut => later(None, situation),
         Outcome::Broken | Outcome::Silent if situation.may_repeat() => round(situation),
-        Outcome::Broken | Outcome::Silent | Outcome::Taken | Outcome::Final => Next::GiveUp,
+        Outcome::Broken | Outcome::Silent | Outcome::Taken | Outcome::HalfRead | Outcome::Final => {
+            Next::GiveUp
+        }
         Outcome::Answered(kind, retry_after) => answered(kind, retry_after, situation),
     }
 }
@@ -195,6 +201,7 @@ mod tests {
     const READ: Situation = Situation {
         write: false,
         repeatable: false,
+        stream: false,
         unknown: false,
         untried: false,
         untried_member: false,

@@ -39,6 +39,15 @@ pub fn parse_checksum(text: &str) -> Option<u32> {
     if digits.len() != 8 { None } else { u32::from_str_radix(digits, 16).ok() }
 }
 
+/// The first byte and the length of the whole value in a `Content-Range`: `bytes 5-9/10`.
+pub fn parse_content_range(text: &str) -> Option<(u64, u64)> {
+    let (range, whole) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last, whole): (u64, u64, u64) =
+        (first.parse().ok()?, last.parse().ok()?, whole.parse().ok()?);
+    (first <= last && last < whole).then_some((first, whole))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +73,10 @@ mod tests {
         assert_eq!(parse_checksum("crc32=cbf43926"), Some(0xCBF4_3926));
         assert_eq!(parse_checksum("crc32=1"), None);
         assert_eq!(parse_checksum("sha256=00000000"), None);
+        assert_eq!(parse_content_range("bytes 5-9/10"), Some((5, 10)));
+        for text in ["bytes 5-10/10", "bytes 6-5/10", "bytes */10", "bytes 5-9/*", "5-9/10", "bytes 5-9"] {
+            assert_eq!(parse_content_range(text), None, "{text}");
+        }
     }
 
     proptest! {

@@ -10,6 +10,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// A stream that took longer than this is not sent again once an attempt may have been done: the first one of its kind
+/// might be forgotten before the next one is whole.
+const LONGEST_REPEAT: Duration = Duration::from_secs(100);
 /// A request that takes longer than this says so.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -31,6 +34,7 @@ pub(super) struct Journey<'a> {
     pub end: Instant,
     write: bool,
     repeatable: bool,
+    stream: bool,
     tried: HashSet<String>,
     silent: bool,
     /// Why it is not known whether the write was done.
@@ -39,6 +43,8 @@ pub(super) struct Journey<'a> {
     helpful: Option<Error>,
     attempts: u32,
     rounds: u32,
+    /// The longest time that the body was on its way.
+    longest: Duration,
     notice: Option<&'a Notice>,
     noticed: bool,
 }
@@ -51,12 +57,14 @@ impl<'a> Journey<'a> {
             end: start + deadline,
             write: request.is_write(),
             repeatable: request.is_write() && request.may_repeat(),
+            stream: request.body.is_stream(),
             tried: HashSet::new(),
             silent: false,
             unknown: None,
             helpful: None,
             attempts: 0,
             rounds: 0,
+            longest: Duration::ZERO,
             notice,
             noticed: false,
         }
@@ -77,6 +85,7 @@ impl<'a> Journey<'a> {
         Situation {
             write: self.write,
             repeatable: self.repeatable,
+            stream: self.stream,
             unknown: self.unknown.is_some(),
             untried: untried(&list.addresses),
             untried_member: untried(&list.addresses[..list.members]),
@@ -115,6 +124,21 @@ impl<'a> Journey<'a> {
             Outcome::Answered(kind, _) if told.contains(&kind) => self.unknown = None,
             _ => {}
         }
+    }
+
+    /// Notes that the body of a stream was on its way for `time`. That does not count as waiting, as long as no attempt
+    /// may have been done.
+    pub fn carried(&mut self, time: Duration) {
+        self.longest = self.longest.max(time);
+        if self.unknown.is_none() {
+            self.start += time;
+            self.end += time;
+        }
+    }
+
+    /// True if the request may have been done, and takes too long to be sent again.
+    pub fn is_too_long(&self) -> bool {
+        self.unknown.is_some() && self.longest > LONGEST_REPEAT
     }
 
     /// The routes were learned anew: everybody may be asked again.

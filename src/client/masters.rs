@@ -1,6 +1,7 @@
 //! What only masters answer: what each of them knows of the cluster, and what only the one that leads may do.
 
 use super::Client;
+use super::body::Body;
 use super::find::{ANSWER, jitter};
 use super::routes::Target;
 use super::wire::Request;
@@ -138,7 +139,7 @@ impl Client {
         path: &str,
         body: &[u8],
     ) -> Result<T> {
-        let mut request = Request { body: Some(body), ..Request::new(Method::POST, path) };
+        let mut request = Request { body: Body::Bytes(body), ..Request::new(Method::POST, path) };
         request.headers.push(("Content-Type", "application/json".to_owned()));
         let sent = self.wire.send(address, &request, self.cluster_id().as_ref(), CHANGE.max(ANSWER));
         self.note(address, sent.as_ref().err());

@@ -10,6 +10,10 @@
 //! Every write carries an id (`sessions`), the same for each attempt: whoever executes it twice answers as the first
 //! time and changes nothing. So a write whose outcome is unknown is sent again, through any node, until it is answered.
 //!
+//! Values of any size come and go as streams, in constant memory: a file is read again for each attempt (`upload`),
+//! what can be read only once is tried again as long as nothing of it is lost, an upload that broke off goes on with the
+//! chunks that the store does not have (`resume`), and a download from where it was (`transfer`).
+//!
 //! Invariants: a write is sent again only under its id, and ends as `unknown_outcome` if an attempt may have been done
 //! and no answer told; what carries no id (closing, opening) is not sent again when its outcome is unknown; once the
 //! cluster is known, every request names it, so that no node of another one acts on it; every answer that is held in
@@ -18,17 +22,23 @@
 //! Left out: what commands print (`cmd`).
 
 pub mod address;
+mod answer;
+mod body;
 pub mod decide;
+mod early;
 pub mod encode;
 mod find;
+pub mod frames;
 mod journey;
 mod masters;
 pub mod memory;
 mod pages;
 mod requests;
+mod resume;
 pub mod routes;
 mod sessions;
 mod transfer;
+mod upload;
 pub mod values;
 mod wire;
 
@@ -36,12 +46,16 @@ mod wire;
 mod tests;
 
 pub use address::parse_address;
+pub use body::ReadSeek;
 pub use pages::Pages;
-pub use requests::too_large;
-pub use values::{Condition, Facts, GetOptions, ListOptions, PutOptions, Stored, Value};
+pub use values::{
+    Condition, Facts, GetOptions, Held, ListOptions, Progress, PutOptions, Resumed, Sink, Stage, Stored,
+    Value,
+};
 
 use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
+use answer::Answer;
 use decide::{Next, Outcome, decide, wait};
 use journey::{Journey, Notice};
 use routes::{Candidates, Target, candidates};
@@ -51,10 +65,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::http::HeaderValue;
-use wire::{Answer, Failure, Request, Wire};
+use wire::{Failure, Request, Wire};
 
-/// The largest value that this version of catstore stores, in bytes.
-pub const MAX_VALUE: usize = 8 * 1024 * 1024;
+/// The largest value that is held in memory, in bytes; larger ones come and go as streams.
+pub const MAX_HELD: usize = 64 * 1024 * 1024;
 /// The longest key in bytes.
 pub const MAX_KEY: usize = 4096;
 /// A request ends within this time unless the builder says otherwise.
@@ -211,6 +225,7 @@ impl Client {
             let cluster = self.cluster_id();
             let wait = wait(&journey.situation(&list));
             let mut epoch = None;
+            let began = Instant::now();
             let sent = self.wire.send(&address, &operation.request, cluster.as_ref(), wait);
             let attempt = sent.and_then(|answer| {
                 epoch = answer.epoch();
@@ -227,9 +242,16 @@ impl Client {
                 }
                 Err(failure) => failure,
             };
+            let body = operation.request.body;
+            if body.is_stream() && failure.outcome != Outcome::NotSent {
+                journey.carried(began.elapsed().saturating_sub(wait));
+            }
             journey.failed(&failure, operation.told);
             let situation = journey.situation(&list);
-            let next = decide(failure.outcome, &situation);
+            let next = match body.is_spent() || journey.is_too_long() {
+                true => Next::GiveUp,
+                false => decide(failure.outcome, &situation),
+            };
             log::debug!("{address}: {}; {next:?}", failure.error);
             if next == Next::GiveUp {
                 return Err(journey.last_word(failure));
@@ -261,7 +283,9 @@ impl Client {
     fn note(&self, address: &str, failure: Option<&Failure>) {
         let mut routes = self.routes();
         match failure.map(|failure| failure.outcome) {
-            Some(Outcome::NotSent | Outcome::Silent | Outcome::Broken | Outcome::BodyCut) => {
+            Some(
+                Outcome::NotSent | Outcome::Silent | Outcome::Broken | Outcome::BodyCut | Outcome::HalfRead,
+            ) => {
                 if routes.suspects.len() >= MOST_SUSPECTS {
                     routes.suspects.clear();
                 }

@@ -1,52 +1,18 @@
 //! The client's methods: each names a request, whom it is for, and how to read its answer.
 
-use super::encode::{key_path, parse_etag, percent_encode};
+use super::answer::Answer;
+use super::body::Body;
+use super::encode::{key_path, percent_encode};
 use super::routes::Target;
-use super::values::ttl_text;
-use super::wire::{Answer, Failure, Request};
-use super::{
-    Client, Condition, ListOptions, MAX_KEY, MAX_VALUE, Operation, PutOptions, Stored, parse_address,
-};
+use super::wire::{Failure, Request};
+use super::{Client, Condition, ListOptions, MAX_KEY, Operation, parse_address};
+use crate::cluster::verifying::Verification;
 use crate::cluster::view::{BatchBody, BatchOp, BatchReply, ClusterView, ListPage, WorkerFacts};
 use crate::error::{Error, Kind, Result};
 use std::time::Instant;
 use ureq::http::Method;
 
 impl Client {
-    /// Stores `value` under `key`.
-    ///
-    /// It is sent again, under one request id, until it is answered or the deadline passes.
-    ///
-    /// Errors: `ConditionFailed`; `UnknownOutcome` if it may have been written; all others: it was not.
-    pub fn put(
-        &self,
-        key: impl AsRef<[u8]>,
-        value: impl AsRef<[u8]>,
-        options: PutOptions<'_>,
-    ) -> Result<Stored> {
-        let (key, value) = (checked(key.as_ref())?, value.as_ref());
-        if value.len() > MAX_VALUE {
-            return Err(too_large(value.len() as u64));
-        }
-        let mut path = key_path(key);
-        if let Some(ttl) = options.ttl {
-            path = format!("{path}?ttl={}", ttl_text(ttl));
-        }
-        let mut request =
-            Request { body: Some(value), progress: options.progress, ..Request::new(Method::PUT, path) };
-        let content_type = options.content_type.unwrap_or_else(|| "application/octet-stream".to_owned());
-        request.headers.push(("Content-Type", content_type));
-        request.headers.extend(options.condition.header());
-        let told = &[Kind::ConditionFailed];
-        self.write(Operation { target: Target::Key(key), request, told }, |answer| {
-            let version = answer.header("ETag").and_then(parse_etag).ok_or_else(|| {
-                let detail = format!("{} took the value but named no version", answer.address());
-                Failure::answered(Error::new(Kind::UnknownOutcome, detail).hint("read it back"))
-            })?;
-            Ok(Stored { version, created: answer.status == 201 })
-        })
-    }
-
     /// Removes `key`; false if it did not exist.
     ///
     /// Errors as [`Client::put`].
@@ -94,7 +60,7 @@ impl Client {
             }
         });
         let target = first.map_or(Target::Any, Target::Key);
-        let mut request = Request { body: Some(&json), ..Request::new(Method::POST, "/batch") };
+        let mut request = Request { body: Body::Bytes(&json), ..Request::new(Method::POST, "/batch") };
         request.headers.push(("Content-Type", "application/json".to_owned()));
         let told = &[Kind::ConditionFailed];
         self.write(Operation { target, request, told }, |mut answer| {
@@ -127,6 +93,30 @@ impl Client {
         self.control(Target::Worker(index), &format!("/worker/{index}"))
     }
 
+    /// Begins to verify everything that worker `index` holds, and says how far that is. One that is under way goes on; one
+    /// whose end nobody has heard of is told instead. The worker is asked once, and not for long; to ask again is safe.
+    ///
+    /// Errors: `NotFound` for no such worker; `Closed`; `Unreachable`.
+    pub fn verify(&self, index: u32) -> Result<Verification> {
+        self.ask_verifier(index, Method::POST)
+    }
+
+    /// How far the verification of worker `index` is, or how its last one ended. It is asked once, and not for long.
+    ///
+    /// Errors: as [`Client::verify`]; `NotFound` also if there was none since the worker was opened.
+    pub fn verification(&self, index: u32) -> Result<Verification> {
+        self.ask_verifier(index, Method::GET)
+    }
+
+    fn ask_verifier(&self, index: u32, method: Method) -> Result<Verification> {
+        let view = self.known(Instant::now() + self.deadline)?;
+        let Some((_, member)) = view.worker(index) else {
+            return Err(super::nobody(Target::Worker(index)));
+        };
+        let request = Request { asks: true, ..Request::new(method, format!("/verify/{index}")) };
+        self.once(&member.address, &request)?.json().map_err(|failure| failure.error)
+    }
+
     pub(super) fn control(&self, target: Target<'_>, path: &str) -> Result<()> {
         self.run(&Operation { target, request: Request::new(Method::POST, path), told: &[] }, |_| Ok(()))
     }
@@ -154,19 +144,19 @@ impl Client {
 
     /// Whether the node at `address` can serve; the error says why not.
     pub fn health(&self, address: &str) -> Result<()> {
-        self.once(address, "/health").map(|_| ())
+        self.once(address, &Request::new(Method::GET, "/health")).map(|_| ())
     }
 
     pub(super) fn document<T: serde::de::DeserializeOwned>(&self, address: &str, path: &str) -> Result<T> {
-        self.once(address, path)?.json().map_err(|failure| failure.error)
+        self.once(address, &Request::new(Method::GET, path))?.json().map_err(|failure| failure.error)
     }
 
     /// One attempt at one node, for questions about that very node.
-    fn once(&self, address: &str, path: &str) -> Result<Answer> {
+    fn once(&self, address: &str, request: &Request<'_>) -> Result<Answer> {
         let address = parse_address(address)?;
         let left = super::find::ANSWER.min(self.deadline);
-        let (request, cluster) = (Request::new(Method::GET, path), self.cluster_id());
-        self.wire.send(&address, &request, cluster.as_ref(), left).map_err(|failure| failure.error)
+        let cluster = self.cluster_id();
+        self.wire.send(&address, request, cluster.as_ref(), left).map_err(|failure| failure.error)
     }
 }
 
@@ -178,10 +168,4 @@ pub(super) fn checked(key: &[u8]) -> Result<&[u8]> {
         length => Err(Error::new(Kind::KeyTooLong, format!("the key has {length} bytes"))
             .hint("a key has 1 to 4096 bytes")),
     }
-}
-
-/// The error for a value that no node of this version takes.
-pub fn too_large(size: u64) -> Error {
-    Error::new(Kind::ValueTooLarge, format!("the value has {size} bytes, the limit is {MAX_VALUE} (8 MiB)"))
-        .hint("split it over several keys; nothing was written")
 }

@@ -1,5 +1,7 @@
 //! What goes into the client's methods and what comes out of them.
 
+use super::body::fill;
+use std::io::{self, BufWriter, Read, Write};
 use std::time::{Duration, SystemTime};
 
 /// A condition on the record that a put or delete would change.
@@ -37,8 +39,28 @@ pub struct PutOptions<'a> {
     pub ttl: Option<Duration>,
     /// What must hold.
     pub condition: Condition,
-    /// Told how many bytes of the value went out so far; it starts over when the put is tried again.
-    pub progress: Option<&'a dyn Fn(u64)>,
+    /// Told how far the value is; it starts over when the put is tried again.
+    pub progress: Option<&'a dyn Fn(Progress)>,
+}
+
+/// What is done with a value that goes to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It is read, to learn which of its chunks the store has.
+    Hashing,
+    /// It goes out.
+    Sending,
+}
+
+/// How far a value is on its way to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// What is done.
+    pub stage: Stage,
+    /// So many of its bytes are done, those that were there already included.
+    pub done: u64,
+    /// So many of them were there already.
+    pub held: u64,
 }
 
 /// What a put did.
@@ -48,6 +70,15 @@ pub struct Stored {
     pub version: u64,
     /// True if the key did not exist before.
     pub created: bool,
+}
+
+/// What a put did that went on from an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumed {
+    /// The record that it wrote.
+    pub stored: Stored,
+    /// So many bytes of the value were there already.
+    pub held: u64,
 }
 
 /// How to get.
@@ -70,6 +101,50 @@ pub struct Facts {
     pub checksum: Option<u32>,
     /// For a stale read, how far behind the replica may be, as the node says it.
     pub lag: Option<String>,
+    /// How many bytes the value has, if the node said so.
+    pub length: Option<u64>,
+}
+
+/// Where a value goes that is read as a stream.
+pub trait Sink: Write {
+    /// Told what is coming, before the first byte. An error ends the read.
+    fn begin(&mut self, facts: &Facts) -> io::Result<()> {
+        let _ = facts;
+        Ok(())
+    }
+}
+
+impl<W: Write> Sink for BufWriter<W> {}
+
+/// The beginning of a value that an earlier read brought.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// The version that it is of.
+    pub version: u64,
+    /// How many bytes there are.
+    pub length: u64,
+    /// The CRC-32 of these bytes, as far as it is computed.
+    pub checksum: crc32fast::Hasher,
+}
+
+impl Held {
+    /// All that `reader` gives is the beginning of the value of this version.
+    pub fn read(version: u64, reader: &mut dyn Read) -> io::Result<Held> {
+        let mut held = Held { version, length: 0, checksum: crc32fast::Hasher::new() };
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match fill(reader, &mut buffer)? {
+                0 => return Ok(held),
+                count => held.take(&buffer[..count]),
+            }
+        }
+    }
+
+    /// The bytes that follow.
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        self.checksum.update(bytes);
+        self.length += bytes.len() as u64;
+    }
 }
 
 /// A record.
@@ -91,8 +166,15 @@ pub struct Value {
 
 impl Value {
     pub(super) fn new(bytes: Vec<u8>, facts: Facts) -> Value {
-        let Facts { version, content_type, modified, checksum, lag } = facts;
+        let Facts { version, content_type, modified, checksum, lag, length: _ } = facts;
         Value { bytes, version, content_type, modified, checksum, lag }
+    }
+
+    /// The value, and the facts of its record.
+    pub fn into_parts(self) -> (Vec<u8>, Facts) {
+        let Value { bytes, version, content_type, modified, checksum, lag } = self;
+        let length = Some(bytes.len() as u64);
+        (bytes, Facts { version, content_type, modified, checksum, lag, length })
     }
 }
 

@@ -1,31 +1,29 @@
-//! One attempt: a request to one node over HTTP, and how it ended. The only file that names `ureq`.
+//! One attempt: a request to one node over HTTP, and how it ended. Only this file and `early` know `ureq`.
 //!
 //! `ureq` repeats nothing by itself (its `run` loop only follows redirects, which are off here). What may not be
 //! repeated gets a fresh connection: on a pooled one that the node closed while it was idle, it would end without
 //! saying whether it was done. Proxies from the environment are ignored: nodes are asked directly.
 
+use super::answer::{Answer, unknown};
+use super::body::{Body, Counted};
 use super::decide::Outcome;
-use crate::cluster::view::Problem;
-use crate::error::{Advice, Error, Kind};
-use std::cell::Cell;
-use std::io::{self, Read};
+use super::early::{self, Early, Listening};
+use super::values::Progress;
+use crate::error::{Error, Kind};
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest};
-use ureq::{Agent, AsSendBody, Body, SendBody, Timeout};
+use ureq::config::Config;
+use ureq::http::{HeaderName, HeaderValue, Method, Request as HttpRequest};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::{Agent, AsSendBody, SendBody, Timeout};
 
 /// `Catstore-Cluster`: which cluster a request is for, and which one answered it.
-const CLUSTER: HeaderName = HeaderName::from_static("catstore-cluster");
-/// `Catstore-Epoch`: the epoch of the routes of the node that answered.
-const EPOCH: HeaderName = HeaderName::from_static("catstore-epoch");
+pub(super) const CLUSTER: HeaderName = HeaderName::from_static("catstore-cluster");
 /// `Catstore-Request-Id`: the same for each attempt of a write.
 const REQUEST_ID: HeaderName = HeaderName::from_static("catstore-request-id");
 /// `Catstore-Deadline`: milliseconds within which the node answers, so that one that forwards can still say why not.
 const DEADLINE: HeaderName = HeaderName::from_static("catstore-deadline");
-/// A document or a value that is held in memory may not be larger than this.
-const MOST_BYTES: u64 = 64 * 1024 * 1024;
-/// A problem document may not be larger than this.
-const MOST_PROBLEM_BYTES: u64 = 64 * 1024;
 /// Connections that are kept, in all and to one node: as many threads may share a client.
 const MOST_KEPT: usize = 256;
 const MOST_KEPT_OF_ONE: usize = 64;
@@ -44,35 +42,30 @@ pub(super) struct Request<'a> {
     /// Path and query, percent-encoded.
     pub path: String,
     pub headers: Vec<(&'static str, String)>,
-    pub body: Option<&'a [u8]>,
+    pub body: Body<'a>,
     /// The id that makes a write repeatable.
     pub id: Option<String>,
     /// Told how many bytes of the body went out so far.
-    pub progress: Option<&'a dyn Fn(u64)>,
+    pub progress: Option<&'a dyn Fn(Progress)>,
+    /// It only asks, although it carries a body.
+    pub asks: bool,
 }
 
-impl Request<'_> {
-    pub fn new(method: Method, path: impl Into<String>) -> Request<'static> {
-        Request { method, path: path.into(), headers: Vec::new(), body: None, id: None, progress: None }
+impl<'a> Request<'a> {
+    pub fn new(method: Method, path: impl Into<String>) -> Request<'a> {
+        let (headers, path) = (Vec::new(), path.into());
+        Request { method, path, headers, body: Body::None, id: None, progress: None, asks: false }
     }
 
     /// True if the request may change something.
     pub fn is_write(&self) -> bool {
-        self.method != Method::GET && self.method != Method::HEAD
+        !self.asks && self.method != Method::GET && self.method != Method::HEAD
     }
 
     /// True if it does no harm to send the request again, whatever became of it.
     pub fn may_repeat(&self) -> bool {
         !self.is_write() || self.id.is_some()
     }
-}
-
-/// A good answer: its headers, and its body still to be read.
-pub(super) struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    address: String,
-    body: Body,
 }
 
 /// A failed attempt: what the decision needs, and the error for the case that it is the last.
@@ -91,6 +84,11 @@ impl Failure {
     /// A read whose answer broke off; another attempt may bring it.
     pub fn broken_read(error: Error) -> Failure {
         Failure { outcome: Outcome::Broken, error }
+    }
+
+    /// A read whose answer broke off when a part of it was handed on; another request may bring the rest.
+    pub fn half_read(error: Error) -> Failure {
+        Failure { outcome: Outcome::HalfRead, error }
     }
 
     /// An error after which nothing may be tried again, whatever its kind.
@@ -122,8 +120,8 @@ impl Wire {
                 .max_idle_connections_per_host(MOST_KEPT_OF_ONE)
         };
         Wire {
-            kept: builder().build().into(),
-            fresh: builder().max_idle_connections(0).build().into(),
+            kept: agent(builder().build()),
+            fresh: agent(builder().max_idle_connections(0).build()),
             token,
         }
     }
@@ -178,16 +176,16 @@ impl Wire {
         if let Some(token) = &self.token {
             builder = builder.header("Authorization", format!("Bearer {token}"));
         }
-        if let Some(body) = request.body {
-            builder = builder.header("Content-Length", body.len());
+        match (request.body, request.body.length()) {
+            (Body::None, _) => {}
+            (_, Some(length)) => builder = builder.header("Content-Length", length),
+            (_, None) => builder = builder.header("Transfer-Encoding", "chunked"),
         }
-        let sent = Cell::new(0);
-        let mut reader =
-            Counted { rest: request.body.unwrap_or_default(), sent: &sent, progress: request.progress };
-        let agent = if request.may_repeat() { &self.kept } else { &self.fresh };
+        let mut reader = Counted::begin(request.body, request.progress).map_err(unreadable)?;
+        let agent = if request.may_repeat() && !request.body.is_once() { &self.kept } else { &self.fresh };
         let result = match request.body {
-            Some(_) => dispatch(agent, builder.body(SendBody::from_reader(&mut reader)), wait),
-            None => dispatch(agent, builder.body(()), wait),
+            Body::None => dispatch(agent, builder.body(()), wait),
+            _ => dispatch(agent, builder.body(SendBody::from_reader(&mut reader)), wait),
         };
         let result = result.map_err(|error| {
             let detail = "the request cannot be written as HTTP";
@@ -196,48 +194,64 @@ impl Wire {
         match result {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
-                let status = parts.status.as_u16();
-                let answer = Answer { status, headers: parts.headers, address: address.to_owned(), body };
-                if cluster.is_some_and(|cluster| answer.headers.get(CLUSTER) != Some(cluster)) {
-                    Err(answer.into_foreign_failure(request.is_write()))
-                } else if parts.status.is_success() {
-                    Ok(answer)
-                } else {
-                    Err(answer.into_failure(request.is_write()))
+                let (status, address) = (parts.status.as_u16(), address.to_owned());
+                judge(Answer { status, headers: parts.headers, address, body }, request, cluster)
+            }
+            Err(error) => Err(match (reader.failed(), early::answer(&error)) {
+                (Some(failed), _) => unreadable(failed),
+                (None, Some(early)) if reader.is_begun() && reader.is_cut() => {
+                    refused_early(early, address, request, cluster)
+                        .unwrap_or_else(|| broken(address, request, error, true, wait))
                 }
-            }
-            Err(error) => {
-                let cut = sent.get() < request.body.map_or(0, <[u8]>::len) as u64;
-                Err(broken(address, request, error, cut, wait))
-            }
+                (None, _) => broken(address, request, error, reader.is_cut(), wait),
+            }),
         }
     }
+}
+
+fn agent(config: Config) -> Agent {
+    Agent::with_parts(config, Listening::default(), DefaultResolver::default())
+}
+
+/// Only 2xx of a node of the cluster is an answer.
+fn judge(answer: Answer, request: &Request<'_>, cluster: Option<&HeaderValue>) -> Result<Answer, Failure> {
+    if cluster.is_some_and(|cluster| answer.headers.get(CLUSTER) != Some(cluster)) {
+        Err(answer.into_foreign_failure(request.is_write()))
+    } else if (200..300).contains(&answer.status) {
+        Ok(answer)
+    } else {
+        Err(answer.into_failure(request.is_write()))
+    }
+}
+
+/// What a node said that had not got the whole body. It cannot have acted on it; if it says that it does not know,
+/// that says nothing.
+fn refused_early(
+    early: Early,
+    address: &str,
+    request: &Request<'_>,
+    cluster: Option<&HeaderValue>,
+) -> Option<Failure> {
+    let Early { status, headers, body } = early;
+    let body = ureq::Body::builder().data(body);
+    let failure =
+        judge(Answer { status, headers, address: address.to_owned(), body }, request, cluster).err()?;
+    let is_open = matches!(failure.outcome, Outcome::Taken | Outcome::Answered(Kind::UnknownOutcome, _));
+    (!is_open).then_some(failure)
+}
+
+/// What is to be sent cannot be read: the request breaks off before its end, and the node does not act on it.
+fn unreadable(cause: io::Error) -> Failure {
+    let detail = "what is to be stored cannot be read; nothing was written";
+    Failure::last(Error::new(Kind::System, detail).cause(cause))
 }
 
 fn dispatch(
     agent: &Agent,
     request: Result<HttpRequest<impl AsSendBody>, ureq::http::Error>,
     wait: Duration,
-) -> Result<Result<ureq::http::Response<Body>, ureq::Error>, ureq::http::Error> {
+) -> Result<Result<ureq::http::Response<ureq::Body>, ureq::Error>, ureq::http::Error> {
     Ok(agent.run(agent.configure_request(request?).timeout_recv_response(Some(wait)).build()))
-}
-
-/// The body of a request, counted as it goes out.
-struct Counted<'a> {
-    rest: &'a [u8],
-    sent: &'a Cell<u64>,
-    progress: Option<&'a dyn Fn(u64)>,
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.rest.read(buffer)?;
-        self.sent.set(self.sent.get() + count as u64);
-        if let Some(progress) = self.progress {
-            progress(self.sent.get());
-        }
-        Ok(count)
-    }
 }
 
 /// Sorts an error of `ureq` by whether the node can have seen the request. What counts as not sent comes up while
@@ -296,155 +310,9 @@ fn not_sent(address: &str, cause: impl std::error::Error + Send + Sync + 'static
     Failure { outcome: Outcome::NotSent, error }
 }
 
-fn unknown(detail: String) -> Error {
-    Error::new(Kind::UnknownOutcome, detail).hint("read it back before you write again")
-}
-
-impl Answer {
-    /// A header as text.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    /// The node that answered.
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// The epoch of the node's routes, if it names it.
-    pub fn epoch(&self) -> Option<u64> {
-        self.header(EPOCH.as_str())?.parse().ok()
-    }
-
-    /// The whole body. A body that breaks off fails like a broken connection.
-    pub fn bytes(&mut self) -> Result<Vec<u8>, Failure> {
-        self.body.with_config().limit(MOST_BYTES).read_to_vec().map_err(|error| {
-            let (outcome, kind) = match error {
-                ureq::Error::BodyExceedsLimit(_) => (Outcome::Answered(Kind::TooLarge, None), Kind::TooLarge),
-                _ => (Outcome::Broken, Kind::Unreachable),
-            };
-            let detail = format!("the answer of {} broke off", self.address);
-            Failure { outcome, error: Error::new(kind, detail).cause(error) }
-        })
-    }
-
-    /// The body as JSON.
-    pub fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, Failure> {
-        let bytes = self.bytes()?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| self.stranger("what it sent is no document of catstore").cause(error))
-            .map_err(Failure::answered)
-    }
-
-    /// The body as a stream.
-    pub fn reader(&mut self) -> impl Read + '_ {
-        self.body.with_config().limit(u64::MAX).reader()
-    }
-
-    /// The node does not behave like a node of catstore.
-    pub fn stranger(&self, why: &str) -> Error {
-        Error::new(Kind::Unreachable, format!("{} does not answer like catstore: {why}", self.address))
-            .hint("check the address, or start a master with `catstore master 3000`")
-    }
-
-    /// An answer of something that is no node of our cluster. It says nothing about our keys; but what took a write
-    /// may have passed it on to whoever owns the key.
-    fn into_foreign_failure(self, write: bool) -> Failure {
-        let who = match self.header(CLUSTER.as_str()) {
-            Some(cluster) => format!("{} belongs to another cluster: {cluster}", self.address),
-            None => format!("{} does not answer like a node of this cluster", self.address),
-        };
-        let is_success = (200..300).contains(&self.status);
-        if is_success && write {
-            let error = unknown(format!("{who}; it answered {}, the change may have been made", self.status));
-            return Failure { outcome: Outcome::Taken, error };
-        }
-        let stranger = Error::new(Kind::Unreachable, who)
-            .hint("`catstore status` says which nodes of this cluster are down");
-        if is_success {
-            return Failure { outcome: Outcome::Broken, error: stranger };
-        }
-        // A node of ours that only begins to start does not know its cluster yet.
-        let may_start = self.status == 503 && self.header(CLUSTER.as_str()).is_none();
-        let failure = self.into_failure(write);
-        match failure.outcome {
-            Outcome::Answered(Kind::UnknownOutcome, _) => Failure { outcome: Outcome::Taken, ..failure },
-            Outcome::Answered(kind, _) if may_start && kind.advice() == Advice::Retry => failure,
-            _ => Failure { outcome: Outcome::Answered(Kind::Unreachable, None), error: stranger },
-        }
-    }
-
-    /// An answer that is no success: its problem document, else what its status says.
-    fn into_failure(mut self, write: bool) -> Failure {
-        let retry_after =
-            self.header("Retry-After").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-        let is_problem =
-            self.header("Content-Type").is_some_and(|text| text.starts_with("application/problem+json"));
-        let body = self.body.with_config().limit(MOST_PROBLEM_BYTES).read_to_vec().unwrap_or_default();
-        let problem = is_problem.then(|| serde_json::from_slice::<Problem>(&body).ok()).flatten();
-        let error = match problem {
-            Some(problem) => {
-                let kind = Kind::from_word(&problem.kind).or_else(|| by_status(self.status, write));
-                let error = Error::new(kind.unwrap_or(Kind::Unreachable), problem.detail);
-                match problem.hint {
-                    Some(hint) => error.hint(hint),
-                    None => error,
-                }
-            }
-            None => match by_status(self.status, write) {
-                Some(Kind::UnknownOutcome) => unknown(format!(
-                    "{} answered {}; the change may have been made",
-                    self.address, self.status
-                )),
-                Some(kind @ (Kind::Overloaded | Kind::DiskFull)) => Error::new(
-                    kind,
-                    format!("{} answered {}; nothing was written", self.address, self.status),
-                ),
-                // Without a problem document even a plain 404 says nothing about a key.
-                _ => self.stranger(&format!("it said {} and no reason", self.status)),
-            },
-        };
-        // A stranger that refused has done nothing: 3xx and 4xx of anything that speaks HTTP.
-        Failure { outcome: Outcome::Answered(error.kind(), retry_after), error }
-    }
-}
-
-/// What a status means where no known word says it. `None`: the node did nothing, for no reason that we know.
-fn by_status(status: u16, write: bool) -> Option<Kind> {
-    match status {
-        401 => Some(Kind::Unauthorized),
-        403 => Some(Kind::Forbidden),
-        404 => Some(Kind::NotFound),
-        405 => Some(Kind::MethodNotAllowed),
-        409 => Some(Kind::Conflict),
-        412 => Some(Kind::ConditionFailed),
-        413 => Some(Kind::ValueTooLarge),
-        400..=499 => Some(Kind::BadRequest),
-        // Ours say why with a document. What says it without one may be a proxy that has lost the answer.
-        500..=599 if write => Some(Kind::UnknownOutcome),
-        503 => Some(Kind::Overloaded),
-        507 => Some(Kind::DiskFull),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_status_without_a_word_never_claims_too_much() {
-        assert_eq!(by_status(500, true), Some(Kind::UnknownOutcome));
-        assert_eq!(by_status(502, true), Some(Kind::UnknownOutcome));
-        assert_eq!(by_status(504, true), Some(Kind::UnknownOutcome));
-        assert_eq!(by_status(500, false), None);
-        assert_eq!(by_status(503, true), Some(Kind::UnknownOutcome));
-        assert_eq!(by_status(503, false), Some(Kind::Overloaded));
-        assert_eq!(by_status(507, true), Some(Kind::UnknownOutcome));
-        assert_eq!(by_status(507, false), Some(Kind::DiskFull));
-        assert_eq!(by_status(418, true), Some(Kind::BadRequest));
-        assert_eq!(by_status(302, true), None);
-    }
 
     #[test]
     fn only_errors_before_a_connection_count_as_not_sent() {

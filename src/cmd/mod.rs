@@ -10,6 +10,7 @@
 //!
 //! Left out: exit codes (`main`), how requests travel and when they are repeated (`client`), what nodes do (`server`).
 
+pub mod bar;
 pub mod children;
 pub mod clear;
 pub mod close;
@@ -25,6 +26,7 @@ pub mod options;
 pub mod output;
 pub mod parent;
 pub mod parse;
+pub mod partial;
 pub mod progress;
 pub mod promote;
 pub mod put;
@@ -35,6 +37,7 @@ pub mod signals;
 pub mod status;
 pub mod text;
 pub mod token;
+pub mod verify;
 pub mod worker;
 
 use clap::{Parser, Subcommand};
@@ -71,13 +74,18 @@ Values:
   echo meow | catstore put sound -        `-` is standard input
   catstore put counter -5 --if-absent     only if the key does not exist
   catstore put session x --ttl 60s        gone after a minute
+  tar c photos | catstore put photos -    of any size, as it comes
   catstore put-file cat cat.jpg           a file, with its content type
+  catstore put-file cat cat.jpg --resume  goes on where an earlier one broke off
   catstore get cat -o copy.jpg            written beside, renamed at the end
+  catstore get cat -o copy.jpg --resume   keeps what came when it breaks off, and goes on from there
   catstore list user/ --limit 10          keys that begin with `user/`
   catstore delete A
 
 The cluster:
   catstore status --watch                 nodes, groups, what each may lose, and how far moves are
+  catstore verify                         reads everything that the workers hold, and mends what a disk has rotted
+  catstore verify --data /backup/0        checks the folder of a worker that does not run; changes nothing
   catstore close 0 ; catstore open 0      close a worker's store, for a backup, and open it again
   catstore close --master 3010            the same for one of the masters
   catstore clear 0                        removes every key of group 0
@@ -144,6 +152,8 @@ pub enum Command {
     Rebalance(rebalance::Args),
     /// Takes a worker out of its group, or a group out of the cluster: its slots go to the others first
     Drain(drain::Args),
+    /// Has a worker read and check everything that it holds, and mend it from the others; --data reads a folder
+    Verify(verify::Args),
     /// Runs a cluster in a temporary folder until Ctrl-C, with a value and a picture in it
     Demo(demo::Args),
     /// Makes a token file for nodes that listen beyond this machine
@@ -171,6 +181,7 @@ impl Cli {
             Command::Promote(args) => args.run(),
             Command::Rebalance(args) => args.run(),
             Command::Drain(args) => args.run(),
+            Command::Verify(args) => args.run(),
             Command::Demo(args) => args.run(),
             Command::Token(args) => args.run(),
             Command::Completions(args) => args.run(),
@@ -189,6 +200,7 @@ impl Cli {
             Command::List(args) => args.json,
             Command::Status(args) => args.json,
             Command::Promote(args) => args.json,
+            Command::Verify(args) => args.json,
             _ => false,
         }
     }
@@ -206,9 +218,6 @@ mod tests {
 
     #[test]
     fn commands_that_do_not_exist_yet_are_absent() {
-        for line in ["verify", "bench", "put-file A x --resume"] {
-            let words = std::iter::once("catstore").chain(line.split(' '));
-            assert!(Cli::try_parse_from(words).is_err(), "{line}");
-        }
+        assert!(Cli::try_parse_from(["catstore", "bench"]).is_err());
     }
 }

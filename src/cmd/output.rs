@@ -26,7 +26,37 @@ impl std::error::Error for ReaderGone {}
 
 /// True if `error` only says that nobody reads standard output any more.
 pub fn is_reader_gone(error: &Error) -> bool {
-    std::error::Error::source(error).is_some_and(|cause| cause.is::<ReaderGone>())
+    std::error::Error::source(error).is_some_and(|cause| {
+        // What is written as a stream fails with an error of I/O.
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause.is::<ReaderGone>() || inner.is_some_and(|inner| inner.is::<ReaderGone>())
+    })
+}
+
+/// Standard output for a value that comes as a stream. If nobody reads it any more, it fails with [`ReaderGone`].
+pub struct Stream(io::StdoutLock<'static>);
+
+/// Standard output as a stream.
+pub fn stream() -> io::BufWriter<Stream> {
+    io::BufWriter::with_capacity(128 * 1024, Stream(io::stdout().lock()))
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(told)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(told)
+    }
+}
+
+fn told(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        io::Error::new(io::ErrorKind::BrokenPipe, ReaderGone)
+    } else {
+        error
+    }
 }
 
 /// Writes bytes to standard output and flushes it.
@@ -36,7 +66,7 @@ pub fn write(bytes: &[u8]) -> Result<()> {
 }
 
 /// The error for standard output that failed.
-fn failed(error: io::Error) -> Error {
+pub fn failed(error: io::Error) -> Error {
     let wrong = Error::new(Kind::System, "standard output cannot be written");
     if error.kind() == io::ErrorKind::BrokenPipe { wrong.cause(ReaderGone) } else { wrong.cause(error) }
 }
@@ -120,6 +150,9 @@ mod tests {
     fn a_reader_that_went_away_is_told_from_other_errors() {
         assert!(is_reader_gone(&failed(io::ErrorKind::BrokenPipe.into())));
         assert!(!is_reader_gone(&failed(io::ErrorKind::Other.into())));
+        let streamed = |kind: io::ErrorKind| Error::new(Kind::System, "x").cause(told(kind.into()));
+        assert!(is_reader_gone(&streamed(io::ErrorKind::BrokenPipe)));
+        assert!(!is_reader_gone(&streamed(io::ErrorKind::StorageFull)));
         assert!(!is_reader_gone(&Error::new(Kind::System, "x")));
     }
 

@@ -6,6 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+/// So much of a value is looked at to guess its content type.
+pub const GLANCE: usize = 4096;
+
 /// A size in bytes: `1000`, `64MiB`, `8m`, `10MB`. One letter, or a letter with `iB`, counts in 1024; with `B` in 1000.
 pub fn size(text: &str) -> Result<usize, String> {
     let (number, unit) = split(text);
@@ -14,9 +17,11 @@ pub fn size(text: &str) -> Result<usize, String> {
         "k" | "kib" => 1 << 10,
         "m" | "mib" => 1 << 20,
         "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
         "kb" => 1000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
         _ => return Err(format!("{unit:?} is not a unit of size; write 1000, 64MiB or 8m")),
     };
     let number: usize =
@@ -67,9 +72,14 @@ pub fn index(text: &str) -> Result<Option<u32>> {
     }
 }
 
-/// The content type of a value that was typed or piped: text if it can be.
+/// The content type of a value that was typed or piped, by its first bytes: text if it can be. [`GLANCE`]
+/// bytes may end within a character.
 pub fn content_type_of_value(value: &[u8]) -> &'static str {
-    if super::text::is_text(value) { "text/plain; charset=utf-8" } else { "application/octet-stream" }
+    let cut = match std::str::from_utf8(value) {
+        Err(error) if value.len() >= GLANCE && error.error_len().is_none() => error.valid_up_to(),
+        _ => value.len(),
+    };
+    if super::text::is_text(&value[..cut]) { "text/plain; charset=utf-8" } else { "application/octet-stream" }
 }
 
 /// The content type of a file, by its extension; else by its contents.
@@ -140,6 +150,10 @@ mod tests {
         assert_eq!(content_type_of_file(Path::new("Cat.JPG"), b"x"), "image/jpeg");
         assert_eq!(content_type_of_file(Path::new("cat"), b"x"), "text/plain; charset=utf-8");
         assert_eq!(content_type_of_file(Path::new("cat"), b"\xff"), "application/octet-stream");
+        assert_eq!(content_type_of_value("é".repeat(GLANCE).as_bytes()), "text/plain; charset=utf-8");
+        let cut = format!("x{}", "é".repeat(GLANCE / 2));
+        assert_eq!(content_type_of_value(&cut.as_bytes()[..GLANCE]), "text/plain; charset=utf-8");
+        assert_eq!(content_type_of_value(&cut.as_bytes()[..10]), "application/octet-stream");
     }
 
     proptest! {

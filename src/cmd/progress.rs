@@ -14,9 +14,16 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// `[#####     ] 5 bytes of 10 bytes`.
 pub fn bar(sent: u64, total: u64) -> String {
-    const WIDTH: u64 = 30;
-    let filled = (sent.min(total) * WIDTH).checked_div(total).unwrap_or(WIDTH) as usize;
-    let empty = WIDTH as usize - filled;
+    bar_of(30, sent, total)
+}
+
+/// The same, `width` columns wide between its brackets.
+pub fn bar_of(width: u8, sent: u64, total: u64) -> String {
+    let width = u64::from(width);
+    // Counted in 128 bits: a worker may hold petabytes.
+    let filled = (u128::from(sent.min(total)) * u128::from(width)).checked_div(u128::from(total));
+    let filled = filled.map_or(width as usize, |filled| filled as usize);
+    let empty = width as usize - filled;
     format!("[{}{}] {} of {}", "#".repeat(filled), " ".repeat(empty), text::bytes(sent), text::bytes(total))
 }
 
@@ -56,7 +63,7 @@ fn how_far(status: &MoveStatus, facts: &MoveFacts) -> String {
 }
 
 /// `59 s`, `3 min`, `2 h`.
-fn time(seconds: u64) -> String {
+pub fn time(seconds: u64) -> String {
     match seconds {
         0..=119 => format!("{seconds} s"),
         120..=7199 => format!("{} min", seconds / 60),

@@ -1,11 +1,14 @@
 //! `catstore put KEY VALUE`: stores a value.
 
+use super::bar::Bar;
 use super::options::ClientArgs;
 use super::{output, parse, text};
-use crate::client::{Client, Condition, MAX_VALUE, PutOptions, Stored};
+use crate::client::{Client, Condition, Progress, PutOptions, Stored};
 use crate::error::{Error, Kind, Result};
+use std::cell::Cell;
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{self, Read};
+use std::path::Path;
 use std::time::Duration;
 
 /// Arguments of `catstore put`.
@@ -14,7 +17,7 @@ pub struct Args {
     /// The key, 1 to 4096 bytes
     #[arg(value_name = "KEY")]
     key: OsString,
-    /// The value; `-` reads standard input
+    /// The value; `-` reads standard input, of any size
     #[arg(value_name = "VALUE", allow_hyphen_values = true)]
     value: OsString,
     #[command(flatten)]
@@ -47,26 +50,70 @@ impl ConditionArgs {
         };
         PutOptions { content_type: Some(content_type.to_owned()), ttl: self.ttl, condition, progress: None }
     }
+
+    /// These options as words of a command line.
+    pub fn words(&self) -> String {
+        let mut words = String::new();
+        if self.if_absent {
+            words.push_str(" --if-absent");
+        }
+        if let Some(version) = self.if_version {
+            words.push_str(&format!(" --if-version {version}"));
+        }
+        match self.ttl.map(|ttl| (ttl.as_millis(), ttl.as_secs())) {
+            Some((milliseconds, seconds)) if milliseconds.is_multiple_of(1000) => {
+                words.push_str(&format!(" --ttl {seconds}s"));
+            }
+            Some((milliseconds, _)) => words.push_str(&format!(" --ttl {milliseconds}ms")),
+            None => {}
+        }
+        words
+    }
 }
 
 impl Args {
     /// Stores the value.
     pub fn run(self) -> Result<()> {
         let client = self.client.client()?;
-        let input;
+        let key = parse::bytes(&self.key);
         let value = match parse::bytes(&self.value) {
-            b"-" => {
-                input = read_input()?;
-                &input
-            }
+            b"-" => return stream(&client, key, &mut io::stdin().lock(), None, &self.condition),
             value => value,
         };
-        let key = parse::bytes(&self.key);
         let options = self.condition.options(parse::content_type_of_value(value));
         let stored = client.put(key, value, options)?;
         report(&client, key, value.len() as u64, stored);
         Ok(())
     }
+}
+
+/// Stores all that `input` gives, which can be read once; `path` is where it comes from, if that has a name.
+pub fn stream(
+    client: &Client,
+    key: &[u8],
+    input: &mut dyn Read,
+    path: Option<&Path>,
+    condition: &ConditionArgs,
+) -> Result<()> {
+    let mut beginning = Vec::new();
+    let unreadable =
+        |error| Error::new(Kind::System, "the input cannot be read; nothing was written").cause(error);
+    input.take(parse::GLANCE as u64).read_to_end(&mut beginning).map_err(unreadable)?;
+    let content_type = match path {
+        Some(path) => parse::content_type_of_file(path, &beginning),
+        None => parse::content_type_of_value(&beginning),
+    };
+    let bar = Bar::new(text::escape(key));
+    let size = Cell::new(0);
+    let progress = |progress: Progress| {
+        size.set(progress.done);
+        bar.show(progress.done, 0, None);
+    };
+    let options = PutOptions { progress: Some(&progress), ..condition.options(content_type) };
+    let stored = client.put_stream(key, &mut beginning.as_slice().chain(input), options);
+    bar.clear();
+    report(client, key, size.get(), stored?);
+    Ok(())
 }
 
 /// Says on a terminal what was stored and how safe it is.
@@ -86,28 +133,19 @@ pub fn report(client: &Client, key: &[u8], size: u64, stored: Stored) {
     ));
 }
 
-fn read_input() -> Result<Vec<u8>> {
-    let mut value = Vec::new();
-    std::io::stdin()
-        .lock()
-        .take(MAX_VALUE as u64 + 1)
-        .read_to_end(&mut value)
-        .map_err(|error| Error::new(Kind::System, "standard input cannot be read").cause(error))?;
-    if value.len() > MAX_VALUE {
-        return Err(Error::new(
-            Kind::ValueTooLarge,
-            "standard input has more than 8 MiB, the limit for a value",
-        )
-        .hint("split it over several keys; nothing was written"));
-    }
-    Ok(value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cmd::{Cli, Command};
     use clap::Parser;
+
+    #[test]
+    fn conditions_as_words() {
+        let words = |line: &[&str]| args(&[&["A", "x"], line].concat()).condition.words();
+        assert_eq!(words(&[]), "");
+        assert_eq!(words(&["--if-version", "3", "--ttl", "1500ms"]), " --if-version 3 --ttl 1500ms");
+        assert_eq!(words(&["--ttl", "2m", "--if-absent"]), " --if-absent --ttl 120s");
+    }
 
     fn args(line: &[&str]) -> Args {
         let words = ["catstore", "put"].iter().chain(line);

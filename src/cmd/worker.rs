@@ -2,10 +2,11 @@
 
 use super::options::{NodeArgs, masters};
 use super::{parent, parse};
-use crate::client::{MAX_VALUE, parse_address};
+use crate::client::parse_address;
 use crate::error::{Error, Kind, Result};
-use crate::server::{WorkerOptions, run_worker};
+use crate::server::{MOST_BYTES, WorkerOptions, run_worker};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Arguments of `catstore worker`.
 #[derive(Debug, clap::Args)]
@@ -31,9 +32,15 @@ pub struct Args {
     /// How the leader of a group makes sure that it still leads before it reads: by a lease, or by asking each time
     #[arg(long, value_name = "lease|quorum", default_value = "lease", value_parser = ["lease", "quorum"])]
     reads: String,
-    /// The largest value, at most 8MiB
-    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = parse::size)]
+    /// The largest value
+    #[arg(long, value_name = "BYTES", default_value = "1TiB", value_parser = parse::size)]
     max_value: usize,
+    /// Free bytes of the disk below which nothing is stored
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = parse::size)]
+    reserve: usize,
+    /// How long what arrived of an upload that broke off is kept for put-file --resume
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse::time)]
+    keep_uploads: Duration,
     #[command(flatten)]
     node: NodeArgs,
 }
@@ -47,9 +54,9 @@ impl Args {
     }
 
     fn options(self, older_name: Option<String>) -> Result<WorkerOptions> {
-        if self.max_value > MAX_VALUE {
-            let detail = format!("--max-value {} is more than 8MiB ({MAX_VALUE})", self.max_value);
-            return Err(Error::new(Kind::Usage, detail).hint("this version stores values of up to 8MiB"));
+        if self.max_value as u64 > MOST_BYTES {
+            let detail = format!("--max-value {} is more than {MOST_BYTES}", self.max_value);
+            return Err(Error::new(Kind::Usage, detail).hint("the largest value has 64TiB"));
         }
         let mut named: Vec<String> = self.master.into_iter().filter(|text| !text.trim().is_empty()).collect();
         if named.is_empty() {
@@ -62,7 +69,9 @@ impl Args {
             replace: self.replace,
             accept_data_loss: self.accept_data_loss,
             files: self.files,
-            max_value: self.max_value,
+            max_value: self.max_value as u64,
+            reserve: self.reserve as u64,
+            keep_uploads: self.keep_uploads,
             quorum_reads: self.reads == "quorum",
         })
     }
@@ -93,7 +102,7 @@ mod tests {
 
     #[test]
     fn limits_and_folders() {
-        assert_eq!(options("3001 --data /x --max-value 9m", None).unwrap_err().kind(), Kind::Usage);
+        assert_eq!(options("3001 --data /x --max-value 65t", None).unwrap_err().kind(), Kind::Usage);
         let worker = options("3001 --data x --max-value 1m --clone 0 --cache 1m --threads 2", None).unwrap();
         assert_eq!((worker.max_value, worker.clone, worker.node.cache), (1 << 20, Some(0), 1 << 20));
         assert!(worker.node.data.is_absolute() && !worker.quorum_reads);

@@ -1,6 +1,7 @@
 //! The status as text for people.
 
 use super::{MasterLine, Status};
+use crate::cluster::verifying::ChunkFacts;
 use crate::cluster::view::{GroupStatus, WorkerFacts, WorkerStatus};
 use crate::cmd::{progress, text};
 
@@ -21,6 +22,7 @@ pub fn render(status: &Status) -> String {
     for worker in workers.iter().filter(|worker| !worker.alive) {
         out.push_str(&down(worker));
     }
+    out.extend(workers.iter().filter(|worker| worker.alive).filter_map(|worker| chunks(worker)));
     if !removed.is_empty() {
         let removed: Vec<String> = removed.iter().map(|worker| describe_removed(worker)).collect();
         out.push_str(&format!("removed for good: {}\n", removed.join(", ")));
@@ -162,6 +164,25 @@ fn down(worker: &WorkerStatus) -> String {
         text.push_str(&format!("  start it again: {restart}\n"));
     }
     text
+}
+
+/// A line about chunks that were not as they must be.
+fn chunks(worker: &WorkerStatus) -> Option<String> {
+    let ChunkFacts { mended, rotten, lacking, .. } = worker.facts.as_ref()?.chunks;
+    let mut words = Vec::new();
+    if rotten > 0 {
+        words.push(format!("met {}", text::plural(rotten, "rotten chunk")));
+    }
+    if mended > 0 {
+        words.push(format!("mended {}", text::plural(mended, "chunk")));
+    }
+    if lacking > 0 {
+        words.push(format!("lacks chunks of {}", text::plural(lacking, "value")));
+    }
+    let index = worker.index;
+    let hint =
+        if rotten > 0 { format!("\n  is its disk well? catstore verify {index}") } else { String::new() };
+    (!words.is_empty()).then(|| format!("worker {index} {}{hint}\n", words.join(", ")))
 }
 
 fn describe_removed(worker: &WorkerStatus) -> String {
@@ -309,6 +330,23 @@ mod tests {
              \n\
              GROUP  LEADER  VOTERS  STANDBYS  SLOTS  KEYS     SIZE  MAY LOSE\n\
              \x20   0       0  0 1 2   -         16384    12  2.0 KiB  no further loss\n"
+        );
+    }
+
+    #[test]
+    fn chunks_that_were_not_well_are_told() {
+        let mut worker = worker(1, "follower", true);
+        assert_eq!(chunks(&worker), None);
+        let facts = worker.facts.as_mut().unwrap();
+        facts.chunks = ChunkFacts { fetched: 9, collected: 9, ..ChunkFacts::default() };
+        assert_eq!(chunks(&worker), None);
+        worker.facts.as_mut().unwrap().chunks.lacking = 1;
+        assert_eq!(chunks(&worker).unwrap(), "worker 1 lacks chunks of 1 value\n");
+        let facts = worker.facts.as_mut().unwrap();
+        (facts.chunks.mended, facts.chunks.rotten) = (1, 2);
+        assert_eq!(
+            chunks(&worker).unwrap(),
+            "worker 1 met 2 rotten chunks, mended 1 chunk, lacks chunks of 1 value\n  is its disk well? catstore verify 1\n"
         );
     }
 
