@@ -47,6 +47,10 @@ const PURE: &[&str] = &[
     "replica/repeats.rs",
     "replica/directory.rs",
     "replica/command.rs",
+    "server/range/mod.rs",
+    "server/range/header.rs",
+    "server/range/join.rs",
+    "server/range/multipart.rs",
 ];
 
 /// What pure code may not name.

@@ -98,14 +98,11 @@ fn files_in_and_out() {
     let outcome = cluster.run(&["put-file", "B", "."]);
     assert_ne!(outcome.code, 0);
     assert_eq!(cluster.worker.value("B").unwrap(), picture, "a failure changes nothing");
-    std::fs::write(here.join("large"), vec![0; (8 << 20) + 1]).unwrap();
-    for said in [
-        fails(cluster.run(&["put-file", "L", "large"]), 4),
-        fails(cluster.home.run_with_input(&cluster.master, &["put", "L", "-"], &vec![0; (8 << 20) + 1]), 4),
-    ] {
-        assert!(said.contains("8388608") || said.contains("8 MiB"), "which limit? {said}");
-    }
-    assert_eq!(cluster.worker.value("L"), None);
+    let large = vec![7; (8 << 20) + 1];
+    std::fs::write(here.join("large"), &large).unwrap();
+    cluster.run(&["put-file", "L", "large"]).exits(0);
+    cluster.home.run_with_input(&cluster.master, &["put", "M", "-"], &large).exits(0);
+    assert!(cluster.worker.value("L").unwrap() == large && cluster.worker.value("M").unwrap() == large);
 }
 
 #[test]
@@ -121,7 +118,7 @@ fn the_limit_is_the_workers_not_the_commands() {
     }
     assert_eq!(cluster.worker.value("L").map(|value| value.len()), Some(1000));
     // A node never takes more than this version can hold.
-    let outcome = cluster.home.launch("worker", free_port(), &["--max-value", "20000000"]).refuse().exits(2);
+    let outcome = cluster.home.launch("worker", free_port(), &["--max-value", "65TiB"]).refuse().exits(2);
     assert!(outcome.err.contains("--max-value"), "{}", outcome.err);
 }
 
@@ -284,15 +281,9 @@ fn usage_errors_are_exit_2() {
 #[test]
 fn what_comes_later_is_absent() {
     let home = Home::new();
-    for arguments in [
-        vec!["bench"],
-        vec!["verify"],
-        vec!["master", "--yes"],
-        vec!["master", "--recover", "3001", "--join", "3000"],
-        vec!["worker", "3001", "--reserve", "1"],
-        vec!["get", "A", "--resume"],
-        vec!["put-file", "A", "b", "--resume"],
-    ] {
+    for arguments in
+        [vec!["bench"], vec!["master", "--yes"], vec!["master", "--recover", "3001", "--join", "3000"]]
+    {
         let outcome = home.run(&arguments);
         assert_eq!(outcome.code, 2, "{arguments:?}: {}", outcome.err);
     }
@@ -312,6 +303,7 @@ fn what_comes_later_is_absent() {
         "promote",
         "rebalance",
         "drain",
+        "verify",
         "demo",
         "token",
         "completions",
@@ -319,9 +311,7 @@ fn what_comes_later_is_absent() {
         assert!(manual.contains(word), "{word} is not in the manual");
         home.run(&[word, "--help"]).exits(0);
     }
-    for word in ["bench", "verify"] {
-        assert!(!manual.lines().any(|line| line.trim_start().starts_with(word)), "{word} is in the manual");
-    }
+    assert!(!manual.lines().any(|line| line.trim_start().starts_with("bench")), "bench is in the manual");
     for line in [
         "catstore put A happy",
         "catstore worker 3002 --master 3000 --clone 0",

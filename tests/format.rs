@@ -9,7 +9,7 @@ use catstore::replica::handle::{DirectoryHandle, KeyspaceHandle, Options};
 use catstore::replica::moves::{InPhase, Moves, OutPhase};
 use catstore::replica::reader::ListQuery;
 use catstore::replica::transport::Wire;
-use catstore::replica::{Folder, Role, Sizes};
+use catstore::replica::{Folder, Role, Sizes, checksum};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,10 +26,20 @@ impl Wire for Nowhere {
     fn pull(&self, from: u64, _name: SnapshotName, _after: Option<&[u8]>) -> Result<Vec<u8>> {
         Err(Error::new(Kind::Unreachable, format!("there is no member {from}")))
     }
+
+    fn ask(&self, _to: u64, _envelope: &[u8]) -> Result<Vec<u8>> {
+        unreachable!("a lone member asks nobody")
+    }
 }
 
 fn options() -> Options {
-    Options { sizes: Sizes { cache: 1 << 20 }, wire: Arc::new(Nowhere), quorum_reads: false }
+    Options {
+        sizes: Sizes { cache: 1 << 20 },
+        wire: Arc::new(Nowhere),
+        quorum_reads: false,
+        reserve: 0,
+        keep: Duration::from_secs(3600),
+    }
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -148,4 +158,28 @@ fn both_sides_of_a_move_of_format_2_open() {
     assert_eq!(reader.get(b"key40").map(|_| ()).map_err(|error| error.kind()), Err(Kind::Moved));
     drop(reader);
     target.close().expect("format 2 is read");
+}
+
+#[test]
+fn a_killed_worker_of_format_3_opens_with_its_values_in_chunks() {
+    let root = tempfile::tempdir().expect("a folder");
+    let folder = open_of("format-3", "killed-worker", Role::Worker, root.path());
+    let handle = KeyspaceHandle::open(folder, &options(), 1).expect("format 3 is read");
+    handle.wait_ready(soon()).expect("format 3 is read");
+    let reader = handle.reader().expect("format 3 is read").expect("it leads");
+    let film = reader.get(b"film").expect("format 3 is read").expect("format 3 is read");
+    assert_eq!((film.meta.size, film.meta.content_type.as_str()), (70_000, "video/cat"));
+    let manifest = film.manifest().expect("it is in chunks");
+    let mut bytes = Vec::new();
+    let keeper = handle.keeper();
+    keeper
+        .names(&manifest, &mut |names| {
+            names.iter().try_for_each(|name| keeper.read(name).map(|chunk| bytes.extend_from_slice(&chunk)))
+        })
+        .expect("every chunk is there");
+    let expected: Vec<u8> = (0..17_500u32).flat_map(u32::to_be_bytes).collect();
+    assert!(bytes == expected && film.meta.checksum == checksum(&bytes), "the value has changed");
+    assert_eq!(reader.get(b"A").expect("format 3 is read").expect("format 3 is read").value(), b"x");
+    drop(reader);
+    handle.close().expect("format 3 is read");
 }

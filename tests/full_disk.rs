@@ -37,7 +37,11 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
     let home = Home::new();
     let Some(disk) = SmallDisk::mount(home.path("disk"), "size=120m") else { return };
     let master = home.master();
-    let launch = home.launch("worker", common::free_port(), &["--master", &master.port.to_string()]);
+    let launch = home.launch(
+        "worker",
+        common::free_port(),
+        &["--master", &master.port.to_string(), "--reserve", "64MiB"],
+    );
     let mut worker = launch.data(&disk.place.join("worker")).serve();
     let value = |number: usize| vec![b'a' + (number % 26) as u8; 100_000];
     for number in 0..50 {
@@ -79,7 +83,12 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
 
     // Now the store fills the disk by itself: what it acknowledged is there, what it refused is not.
     let mut session = Session::new(worker.port);
-    let large = |number: usize| vec![b'A' + (number % 26) as u8; 1 << 20];
+    // No two alike: what is equal is stored once.
+    let large = |number: usize| {
+        let mut value = vec![b'A' + (number % 26) as u8; 1 << 20];
+        value[..8].copy_from_slice(&number.to_be_bytes());
+        value
+    };
     let mut stored = 0;
     loop {
         let reply = session.ask("PUT", &kv(format!("late {stored}")), &[], Some(&large(stored)));
@@ -116,7 +125,11 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
 fn a_read_only_folder_is_refused() {
     let home = Home::new();
     let master = home.master();
-    let launch = home.launch("worker", common::free_port(), &["--master", &master.port.to_string()]);
+    let launch = home.launch(
+        "worker",
+        common::free_port(),
+        &["--master", &master.port.to_string(), "--reserve", "64MiB"],
+    );
     let (launch, disk) = if rustix::process::geteuid().is_root() {
         let Some(disk) = SmallDisk::mount(home.path("disk"), "size=128m") else { return };
         (launch.data(&disk.place.join("worker")), Some(disk))

@@ -18,7 +18,11 @@ fn with_a_small_disk() -> Option<(Fleet, SmallDisk)> {
     let mut fleet = Fleet::of(1, 1);
     let disk = SmallDisk::mount(fleet.home.path("disk"), "size=200m")?;
     let master = fleet.master_list();
-    let launch = fleet.home.launch("worker", free_port(), &["--master", &master, "--clone", "0"]);
+    let launch = fleet.home.launch(
+        "worker",
+        free_port(),
+        &["--master", &master, "--clone", "0", "--reserve", "64MiB"],
+    );
     fleet.workers.push(launch.data(&disk.place.join("worker")).serve());
     fleet.add_worker();
     fleet.await_voters(3);

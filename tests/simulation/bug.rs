@@ -47,4 +47,14 @@ pub enum Bug {
     ReleaseOwned,
     /// What travels is decided anew at the target: it gets versions of its own.
     DecidedAnew,
+    /// A command is proposed though voters do not have the chunks that it names.
+    ChunksUnsecured,
+    /// The leader's word on its uploads counts though the member has not applied what the leader had.
+    CollectorIgnoresLog,
+    /// The leader says that all of its uploads have ended.
+    CollectorIgnoresUploads,
+    /// Chunks are removed though somebody reads who began before.
+    CollectorIgnoresReaders,
+    /// The uploads of a move end before its step is applied.
+    CollectorIgnoresMove,
 }

@@ -337,7 +337,7 @@ impl Carriers {
 
 impl Carrier {
     fn new(sys: &mut System, life: u64) -> Carrier {
-        let rate = (!sys.one_in(3)).then(|| sys.between(200, 5000));
+        let rate = (!sys.long_values && !sys.one_in(3)).then(|| sys.between(200, 5000));
         Carrier { life, rate, mover: Mover::default(), waits: None, leaders: BTreeMap::new(), timer: 0 }
     }
 }

@@ -2,6 +2,7 @@
 //! it was answered and when. Where there are several groups it finds the one of a key by routes that may be old; who
 //! is asked in vain says so, and it looks at newer ones.
 
+mod cargo;
 mod routes;
 mod wishes;
 
@@ -15,6 +16,7 @@ use catstore::replica::command::{BatchCommand, Command, Put, Reply, Request};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cargo::Cargo;
 pub use routes::Atlas;
 use routes::slot_of;
 
@@ -53,6 +55,8 @@ pub struct Client {
     pub audit: Vec<(Request, Answer)>,
     /// When an operation was answered last.
     answered: u64,
+    /// The chunks of the value that it is about to put, if that is in chunks.
+    cargo: Option<Cargo>,
 }
 
 /// An operation under way.
@@ -69,6 +73,15 @@ struct Task {
     uncertain: bool,
     /// The answer that a repeat of an old request must get.
     repeats: Option<Answer>,
+    /// The chunks of the value that it puts, if that is in chunks.
+    cargo: Option<Cargo>,
+}
+
+impl Task {
+    /// True while chunks are on their way, and no command is.
+    fn is_arriving(&self) -> bool {
+        self.cargo.as_ref().is_some_and(Cargo::is_arriving)
+    }
 }
 
 impl Client {
@@ -93,6 +106,7 @@ impl Client {
             done: 0,
             audit: Vec::new(),
             answered: 0,
+            cargo: None,
         }
     }
 
@@ -124,6 +138,7 @@ impl Client {
                 asked: None,
                 uncertain: false,
                 repeats,
+                cargo: self.cargo.take(),
             });
         }
         let owner = self.owner(atlas);
@@ -136,6 +151,11 @@ impl Client {
         let Some(task) = &mut self.task else { return };
         task.attempt = self.attempts;
         task.tries += 1;
+        let commits = !task.uncertain && task.cargo.as_ref().is_some_and(|cargo| !cargo.is_arriving());
+        if commits || matches!(task.question, Question::Read(_)) {
+            // Nothing is written before its command is on its way, and of reads the last attempt counts.
+            task.invoked = sys.now;
+        }
         let hurries = self.hurry.0 > sys.now && (!self.several || workers.contains(&self.hurry.1));
         let to = match (&task.question, leader) {
             (Question::ReadStale(_), _) => workers[sys.random.up_to(workers.len() - 1)],
@@ -154,7 +174,18 @@ impl Client {
         task.asked = atlas.group_of(to).or(owner);
         let caller = Caller::Client { client: self.number, attempt: self.attempts };
         if let Some(delay) = sys.send(Place::Client(self.number), Place::Worker(to)).first() {
-            sys.after(*delay, Event::Question(Place::Worker(to), caller, task.question.clone()));
+            let asked = match &task.cargo {
+                Some(cargo) => cargo.question(&task.question),
+                None => task.question.clone(),
+            };
+            if matches!(&asked, Question::Commit(_, request) if request.id.is_some()) && sys.one_in(24) {
+                // Whoever carries it asks again, before it knows what became of it: that may be done after a refusal.
+                task.uncertain = true;
+                sys.count("commit repeated");
+                let later = delay + sys.between(0, 40 * MS);
+                sys.after(later, Event::Question(Place::Worker(to), caller, asked.clone()));
+            }
+            sys.after(*delay, Event::Question(Place::Worker(to), caller, asked));
         }
         let patience = if hurries {
             sys.between(20, 120)
@@ -191,7 +222,11 @@ impl Client {
                 sys.count("unknown outcome");
                 self.unknown(sys, history);
             }
-            Answer::Refused(_, leader) => {
+            Answer::Stored => self.chunk_stored(sys),
+            Answer::Refused(kind, leader) => {
+                if let Some(cargo) = self.task.as_mut().and_then(|task| task.cargo.as_mut()) {
+                    cargo.again(sys, kind == Kind::ChunkMissing);
+                }
                 let asked = self.task.as_ref().and_then(|task| task.asked);
                 match (asked, leader) {
                     (Some(asked), Some(leader)) => self.leaders.insert(asked, leader),
@@ -230,6 +265,10 @@ impl Client {
     /// Nobody knows whether the attempt was done: only a request with an id, or a read, is asked again.
     fn unknown(&mut self, sys: &mut System, history: &mut History) {
         let Some(task) = &mut self.task else { return };
+        if task.is_arriving() {
+            // A chunk may be stored twice.
+            return self.again_or_end(sys, history);
+        }
         let exact = match &task.question {
             Question::Write(request) => request.id.is_some(),
             _ => true,
@@ -253,6 +292,24 @@ impl Client {
         } else {
             self.end(sys, history);
         }
+    }
+
+    /// A chunk of the value is stored.
+    fn chunk_stored(&mut self, sys: &mut System) {
+        let Some(task) = &mut self.task else { return };
+        task.attempt = 0;
+        if !task.uncertain {
+            task.tries = 0;
+        }
+        let goes_on = task.cargo.as_mut().is_none_or(Cargo::chunk_stored);
+        if !goes_on && !task.uncertain {
+            sys.count("upload broken off");
+            self.task = None;
+            return self.rest(sys);
+        }
+        let pause = if sys.one_in(10) { 2000 * MS } else { 20 * MS };
+        let pause = sys.between(0, pause);
+        sys.after(pause, Event::Client(self.number));
     }
 
     /// Gives up.
@@ -304,10 +361,11 @@ impl Client {
                     sys.count("request repeated");
                 }
                 let of_group = self.several && slot_of(&Question::Write(request.clone())).is_none();
-                if request.id.is_some() && !of_group {
+                let in_chunks = task.cargo.is_some();
+                if request.id.is_some() && !of_group && !in_chunks {
                     self.past = Some((request.clone(), answer.clone()));
                 }
-                if request.id.as_ref().is_some_and(|id| id.contains('-')) && !of_group {
+                if request.id.as_ref().is_some_and(|id| id.contains('-')) && !of_group && !in_chunks {
                     history.past.push((request.clone(), answer.clone()));
                 }
                 let Answer::Key(reply) = answer else { return Ok(()) };
@@ -321,6 +379,9 @@ impl Client {
                     return Err(format!("{request:?} was answered {reply:?}"));
                 }
                 count_moving(sys, &request);
+                if in_chunks && matches!(reply, Reply::Stored { .. }) {
+                    sys.count("value in chunks put");
+                }
                 see_versions(history, &request, &reply, (invoked, sys.now));
                 self.known = history.learn(&request, &reply)?.or(self.known);
                 history.add(invoked, returned, Did::Write(request, Some(reply)));

@@ -2,10 +2,13 @@
 
 use crate::carrier::Ordered;
 use crate::lister::Page;
+use crate::node::{Order, is_of_chunks};
 use catstore::cluster::directory::{DirectoryCommand, DirectoryReply};
 use catstore::cluster::membership::Wanted;
 use catstore::cluster::moves::SlotSet;
 use catstore::error::Kind;
+use catstore::replica::Manifest;
+use catstore::replica::blobs::Mark;
 use catstore::replica::command::{Reply, Request};
 use catstore::replica::core::Status;
 use raft::eraftpb::Message;
@@ -81,6 +84,10 @@ pub enum Question {
     ReadStale(Vec<u8>),
     /// So many keys at most behind this one.
     List(Vec<u8>, usize),
+    /// A chunk of the upload with this number.
+    Store(u64, Vec<u8>),
+    /// The end of an upload: a command that names its chunks.
+    Commit(u64, Request),
     /// A command to the directory.
     Direct(Box<DirectoryCommand>),
 }
@@ -92,6 +99,10 @@ pub enum Answer {
     Key(Reply),
     /// The directory's reply.
     Directory(DirectoryReply),
+    /// The chunk is stored.
+    Stored,
+    /// A record whose value is in chunks: stamp and version.
+    Chunked(Manifest, u64, u64),
     /// A record: stamp and version.
     Record(Option<(u64, u64)>),
     /// The group that owned these slots was cleared.
@@ -149,6 +160,22 @@ pub enum Event {
     Question(Place, Caller, Question),
     /// An answer arrives.
     Answer(Caller, Answer),
+    /// A command whose chunks a majority has is submitted.
+    Submit(Place, u64, Box<Order>),
+    /// Whoever waits for the command of an upload goes away.
+    GiveUp(Place, u64, u64),
+    /// What became of the command of an upload is to be found out; tried so many times.
+    Settle(Place, u64, Mark, u64),
+    /// A worker looks at values that may lack chunks.
+    Check(Place, u64),
+    /// A worker begins a round of its collector.
+    Collect(Place, u64),
+    /// The round ends.
+    EndRound(Place, u64),
+    /// Somebody reads the next chunk of a value.
+    ReadOn(Place, u64, u64),
+    /// A question about chunks arrives that was given up.
+    Straggler(Place, Vec<u8>),
     /// A client acts.
     Client(u64),
     /// Who lists all keys goes on, if it still waits for the questions with this number.
@@ -171,11 +198,29 @@ pub enum Event {
     Trouble,
     /// The second act of a scene.
     Scene(Scene),
+    /// Nobody writes from here on.
+    Quiet,
     /// The network is as usual again.
     Calm,
 }
 
 impl Event {
+    /// True if it is about chunks.
+    pub fn is_of_chunks(&self) -> bool {
+        match self {
+            Event::Submit(..)
+            | Event::GiveUp(..)
+            | Event::Settle(..)
+            | Event::Check(..)
+            | Event::Collect(..)
+            | Event::EndRound(..)
+            | Event::ReadOn(..)
+            | Event::Straggler(..) => true,
+            Event::Question(_, _, question) => is_of_chunks(question),
+            _ => false,
+        }
+    }
+
     /// The member that it happens to, of those that happen to one.
     pub fn member(&self) -> Option<Place> {
         match self {
@@ -194,6 +239,14 @@ impl Event {
             | Event::Pulled(place, ..)
             | Event::Want(place, ..)
             | Event::Leave(place, _)
+            | Event::Submit(place, ..)
+            | Event::GiveUp(place, ..)
+            | Event::Settle(place, ..)
+            | Event::Check(place, _)
+            | Event::Collect(place, _)
+            | Event::EndRound(place, _)
+            | Event::ReadOn(place, ..)
+            | Event::Straggler(place, _)
             | Event::Question(place, ..) => Some(*place),
             _ => None,
         }

@@ -1,11 +1,13 @@
-//! Bugs of moves that are put in on purpose: what the target is asked, and what the source is told, changed on the way.
+//! Bugs of moves and of chunks that are put in on purpose: what the target is asked, what the source is told, and what
+//! members say of chunks, changed on the way.
 
 use crate::bug::Bug;
 use crate::system::{MS, System};
 use crate::workers::Workers;
 use catstore::cluster::moves::SlotSet;
 use catstore::cluster::slots::slot;
-use catstore::replica::command::{Command, Condition, MoveStep, MovedRow, Request, TargetWord};
+use catstore::replica::blobs::talk::{self, Question};
+use catstore::replica::command::{Command, Condition, MoveStep, MovedRow, Request, Secured, TargetWord};
 use catstore::replica::keyspace::{Published, copy_rows};
 use catstore::store::keys;
 use catstore::store::state::State;
@@ -73,24 +75,24 @@ impl Forger {
 
     fn changed(&mut self, bug: Bug, step: MoveStep) -> MoveStep {
         match (bug, step) {
-            (Bug::OutboxTail, MoveStep::Follow { id, attempt, first, next, mut rows }) => {
+            (Bug::OutboxTail, MoveStep::Follow { id, attempt, first, next, mut rows, secured }) => {
                 rows.pop();
-                MoveStep::Follow { id, attempt, first, next, rows }
+                MoveStep::Follow { id, attempt, first, next, rows, secured }
             }
             (Bug::VersionRestarts, MoveStep::Activate { id, attempt, next, clock, .. }) => {
                 MoveStep::Activate { id, attempt, next, version: 0, clock }
             }
-            (Bug::LateChunk, MoveStep::Copy { id, attempt, after, end, rows }) => {
+            (Bug::LateChunk, MoveStep::Copy { id, attempt, after, end, rows, secured }) => {
                 self.sent.entry(id).or_default().extend(rows.iter().cloned());
-                MoveStep::Copy { id, attempt, after, end, rows }
+                MoveStep::Copy { id, attempt, after, end, rows, secured }
             }
-            (Bug::LateChunk, MoveStep::Follow { id, attempt, first, next, mut rows }) => {
+            (Bug::LateChunk, MoveStep::Follow { id, attempt, first, next, mut rows, secured }) => {
                 rows.extend(self.sent.get(&id).into_iter().flatten().cloned());
-                MoveStep::Follow { id, attempt, first, next, rows }
+                MoveStep::Follow { id, attempt, first, next, rows, secured }
             }
-            (Bug::DecidedAnew, MoveStep::Follow { id, attempt, first, next, mut rows }) => {
+            (Bug::DecidedAnew, MoveStep::Follow { id, attempt, first, next, mut rows, secured }) => {
                 rows.iter_mut().for_each(decide_anew);
-                MoveStep::Follow { id, attempt, first, next, rows }
+                MoveStep::Follow { id, attempt, first, next, rows, secured }
             }
             (_, step) => step,
         }
@@ -134,7 +136,14 @@ fn cleared(member: u64, (slots, from, to): (SlotSet, u32, u32), step: MoveStep) 
     let attempt = attempt + 1;
     let steps = [
         MoveStep::Accept { id, attempt, slots, from, to, next },
-        MoveStep::Copy { id, attempt, after: Vec::new(), end: None, rows: Vec::new() },
+        MoveStep::Copy {
+            id,
+            attempt,
+            after: Vec::new(),
+            end: None,
+            rows: Vec::new(),
+            secured: Secured::default(),
+        },
         MoveStep::Activate { id, attempt, next, version, clock },
     ];
     let last = steps.len() - 1;
@@ -150,5 +159,34 @@ fn decide_anew(moved: &mut MovedRow) {
         let mut version = [0; 8];
         version.copy_from_slice(&value[1..9]);
         value[1..9].copy_from_slice(&(u64::from_le_bytes(version) + 1).to_le_bytes());
+    }
+}
+
+/// [`Bug::ChunksUnsecured`]: what a question about chunks is answered that never arrives.
+pub fn answered_by_nobody(bug: Bug, question: &[u8]) -> Option<Vec<u8>> {
+    if bug != Bug::ChunksUnsecured {
+        return None;
+    }
+    match Question::decode(question).ok()? {
+        Question::Take(..) => Some(Vec::new()),
+        Question::Held(_, names) => Some(vec![1; names.len()]),
+        Question::Give(_) | Question::Word => None,
+    }
+}
+
+/// [`Bug::CollectorIgnoresLog`] and [`Bug::CollectorIgnoresUploads`]: what a member takes for the leader's word.
+pub fn word(bug: Bug, question: &[u8], answer: Vec<u8>) -> Vec<u8> {
+    if !matches!(bug, Bug::CollectorIgnoresLog | Bug::CollectorIgnoresUploads) {
+        return answer;
+    }
+    match (Question::decode(question), talk::decode_word(&answer)) {
+        (Ok(Question::Word), Ok(mut word)) => {
+            match bug {
+                Bug::CollectorIgnoresLog => word.applied = 0,
+                _ => word.low = word.next,
+            }
+            talk::encode_word(&word)
+        }
+        _ => answer,
     }
 }

@@ -56,6 +56,9 @@ impl<M: Subject> Group<M> {
         if drift.abs() > 20_000 {
             sys.count("clock that drifts by more than 2 %");
         }
+        if M::KEEPS_CHUNKS {
+            sys.ether.has_disk(id, disk.clone());
+        }
         let clock = Clock { base_ms: sys.between(20_000, 10_000_000), since: sys.now, drift, wrong };
         let probe = Arc::new(Probe::new(id, sys.bug, disk.clone(), self.watch.clone()));
         let node = Node {
@@ -240,7 +243,7 @@ impl<M: Subject> Group<M> {
         }
         let messages: Vec<Vec<u8>> =
             opened.messages.iter().filter_map(|message| message.write_to_bytes().ok()).collect();
-        let bytes = Arc::new(parcel::encode(&opened.sender, opened.to, opened.commit, &messages));
+        let bytes = Arc::new(parcel::encode(&opened.sender, opened.to, opened.progress, &messages));
         if let Some(node) = self.nodes.get_mut(&to) {
             node.parcel(sys, bytes);
         }

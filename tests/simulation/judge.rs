@@ -4,6 +4,7 @@ use crate::group::Group;
 use crate::keys;
 use crate::node::Subject;
 use crate::residue;
+use crate::vault;
 use crate::world::World;
 use catstore::cluster::membership::{Wanted, wanted, wanted_masters};
 use catstore::replica::machine::Machine;
@@ -55,12 +56,28 @@ impl World {
             self.lister.judge(self.sys.now)?;
             self.history.lists_are_full()?;
         }
+        self.judge_chunks()?;
         (0..drained).for_each(|_| self.sys.count("group drained"));
         self.history.versions_grow()?;
         let given_up = self.history.check(keys::KEYS)?;
         (0..given_up).for_each(|_| self.sys.count("history too hard to check"));
         (0..self.history.len()).for_each(|_| self.sys.count("operation in a history"));
         Ok(())
+    }
+}
+
+impl World {
+    /// At the end: after a few quiet rounds of each collector nothing is missing, and nothing is left.
+    fn judge_chunks(&mut self) -> Result<(), String> {
+        let World { sys, workers, .. } = self;
+        // In the first round leaders forget uploads that broke off, in the second one the others hear of that.
+        for _ in 0..2 {
+            for node in workers.groups_mut().flat_map(|group| group.nodes.values_mut()) {
+                node.clean(sys)?;
+            }
+        }
+        let groups = workers.groups().values();
+        groups.into_iter().try_for_each(|group| vault::nothing_missing_or_left(sys, group))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole clusters on virtual time: masters and groups of workers between which slots move, the very code of production,
-//! with a simulated network, disks that lose what was not synced, and clients that write down what they see. Everything
-//! random comes from the seed that is printed.
+//! with a simulated network, disks that lose what was not synced, and clients that write down what they see. Some values are
+//! in chunks, which the keepers of production store, fetch and collect (`ether`, `node/chunks`, `vault`). Everything random
+//! comes from the seed that is printed.
 //!
 //!     cargo test --test simulation                    new seeds, a few
 //!     SEEDS=10000 cargo test --release --test simulation
@@ -13,6 +14,7 @@ mod bug;
 mod carrier;
 mod checker;
 mod client;
+mod ether;
 mod event;
 mod forgery;
 mod group;
@@ -38,6 +40,7 @@ mod subjects;
 mod system;
 mod themes;
 mod trouble;
+mod vault;
 mod watch;
 mod workers;
 mod world;

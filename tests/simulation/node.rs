@@ -2,13 +2,16 @@
 //! time. A member acts when something is there for it, unless it is busy or paused; what a run does takes time, and
 //! what it sends before a sync leaves before what it sends after it.
 
+mod chunks;
 mod clock;
 mod end;
 mod post;
 mod pull;
 mod up;
+mod upkeep;
 
 use crate::bug::Bug;
+use crate::ether::Stand;
 use crate::event::{Answer, Caller, Death, Effect, Event, Place, Question};
 use crate::stores::{Log, Probe, Root};
 use crate::system::{MS, System};
@@ -25,14 +28,18 @@ use catstore::store::doubles::{Disk, MemoryBuilding};
 use catstore::store::state::State;
 use raft::eraftpb::Message;
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
+pub use chunks::{Order, is_of_chunks};
 pub use clock::Clock;
+use end::or_crashed;
 use pull::Pull;
+use upkeep::Upkeep;
 
 /// A machine that the simulator knows how to ask.
 pub trait Subject: Machine {
+    /// True if its values may be in chunks.
+    const KEEPS_CHUNKS: bool;
     /// Where the member with that Raft id is.
     fn place(id: u64) -> Place;
     /// A reply as an answer.
@@ -49,7 +56,6 @@ pub trait Subject: Machine {
     fn version(published: &Self::Published) -> u64;
 }
 
-/// The clocks of a machine.
 /// What a machine is and has, whether its process runs or not.
 pub struct Node<M: Subject> {
     /// The Raft id.
@@ -96,7 +102,7 @@ pub struct Up<M: Subject> {
     pub member: Member<M, Log, Root>,
     /// Who it is to the others.
     pub own: Sender,
-    gate: Gate,
+    gate: Arc<Gate>,
     mail: VecDeque<Arc<Vec<u8>>>,
     jobs: VecDeque<Job>,
     queue: VecDeque<(Ticket, M::Command)>,
@@ -120,6 +126,10 @@ pub struct Up<M: Subject> {
     applied: u64,
     /// True while a run changes which slots are served: who reads must look again.
     shifting: bool,
+    /// True if a tick came since others last heard who votes.
+    ticked: bool,
+    /// Its chunks, if its values may be in some.
+    pub upkeep: Option<Upkeep>,
 }
 
 /// What a run left to do at its end.
@@ -180,7 +190,7 @@ impl<M: Subject> Node<M> {
         }
         self.life += 1;
         self.starts += 1;
-        self.paused_until = 0;
+        self.pause(0);
         self.dying = false;
         sys.count("start");
         let (log, generations) = self.disk.open(self.power_lost);
@@ -218,10 +228,15 @@ impl<M: Subject> Node<M> {
             run,
         };
         let live = (member.state(), member.machine().publish());
-        let applied = member.machine().position().index;
+        let (at, term) = (member.machine().position(), member.core().term());
+        let gate = Arc::new(Gate::new(own.clone()));
+        let upkeep = M::KEEPS_CHUNKS.then(|| {
+            let stand = Stand::new(self.id, sys.ether.clone(), self.clock, member.state());
+            Upkeep::open(sys, self, &own, &gate, (at, term), stand)
+        });
         self.up = Some(Up {
             member,
-            gate: Gate::new(own.clone()),
+            gate,
             own,
             mail: VecDeque::new(),
             jobs: VecDeque::new(),
@@ -239,10 +254,13 @@ impl<M: Subject> Node<M> {
             pull: None,
             flush: None,
             leaving: false,
-            applied,
+            applied: at.index,
             shifting: false,
+            ticked: true,
+            upkeep,
         });
         self.want_wake(sys, sys.now);
+        self.plan_check(sys, 0);
         self.deliver_late(sys);
         Ok(())
     }
@@ -362,6 +380,9 @@ impl<M: Subject> Node<M> {
             }
         }
         up.status = *status;
+        if let Some(upkeep) = &up.upkeep {
+            upkeep.room.stand.publish(up.status, up.lease);
+        }
     }
 
     /// A run has come to its end: what was applied is visible, and replies leave.
@@ -378,7 +399,11 @@ impl<M: Subject> Node<M> {
         let status = up.member.status();
         up.lease = if up.keeps_lease(sys, &status) { up.lease.max(status.lease) } else { status.lease };
         let leader = up.status.leader;
+        let times = (life, self.clock.ms(sys.now));
+        up.tell_of_chunks(times.1, &outputs);
+        let mut begun = Vec::new();
         for (ticket, reply) in outputs.replies {
+            up.end_upload(sys, times, ticket, &reply)?;
             if let Some(caller) = up.callers.remove(&ticket) {
                 let answer =
                     reply.map_or_else(|error| refusal(&error, leader), |reply| M::answer(reply, &up.live.1));
@@ -387,6 +412,7 @@ impl<M: Subject> Node<M> {
             }
         }
         for (ticket, error) in refused {
+            up.refuse_upload(sys, times, ticket, &error)?;
             if let Some(caller) = up.callers.remove(&ticket) {
                 respond(sys, place, caller, refusal(&error, leader));
             }
@@ -400,7 +426,7 @@ impl<M: Subject> Node<M> {
                 }
                 Err(error) => refusal(&error, leader),
             };
-            respond(sys, place, caller, answer);
+            begun.push((caller, answer));
         }
         for id in outputs.released {
             up.held.remove(&id);
@@ -429,6 +455,10 @@ impl<M: Subject> Node<M> {
         let waits = more || !up.jobs.is_empty() || !up.mail.is_empty();
         let next = if waits { sys.now } else { sys.now + self.clock.until(sys.now, up.next_tick) };
         self.want_wake(sys, next);
+        for (caller, answer) in begun {
+            self.answer_read(sys, caller, answer, false);
+        }
+        self.plan_check(sys, 0);
         Ok(())
     }
 
@@ -507,7 +537,7 @@ impl<M: Subject> Node<M> {
                 if up.lease > now || leads {
                     sys.count("read by lease");
                     let answer = up.look(sys, &wish, sys.acknowledged(self.group), "by lease")?;
-                    respond(sys, place, caller, answer);
+                    self.answer_read(sys, caller, answer, false);
                     return Ok(());
                 }
                 let ticket = up.ticket();
@@ -520,7 +550,7 @@ impl<M: Subject> Node<M> {
                 let answer = up
                     .read(sys, &Wish::Key(key))
                     .map_err(|error| format!("{place:?} cannot read: {error}"))?;
-                respond(sys, place, caller, answer);
+                self.answer_read(sys, caller, answer, true);
             }
             question => {
                 if let Some(command) = M::command(question) {
@@ -533,17 +563,6 @@ impl<M: Subject> Node<M> {
         }
         Ok(())
     }
-}
-
-/// Raft gives up with a panic where it cannot read the log: an error, if a crash is the reason.
-fn or_crashed<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let crashed = panic.downcast_ref::<String>().is_some_and(|text| text.contains("crashed"));
-        if !crashed {
-            resume_unwind(panic);
-        }
-        Err(Error::new(Kind::Failed, "crashed"))
-    })
 }
 
 fn refusal(error: &Error, leader: u64) -> Answer {

@@ -129,3 +129,28 @@ fn a_release_of_slots_that_came_back_is_found() {
 fn changes_that_are_decided_anew_are_found() {
     finds_in_moves(Bug::DecidedAnew);
 }
+
+#[test]
+fn commands_without_their_chunks_are_found() {
+    finds(Bug::ChunksUnsecured);
+}
+
+#[test]
+fn a_collector_that_ignores_the_log_is_found() {
+    finds(Bug::CollectorIgnoresLog);
+}
+
+#[test]
+fn a_collector_that_ignores_uploads_is_found() {
+    finds(Bug::CollectorIgnoresUploads);
+}
+
+#[test]
+fn a_collector_that_ignores_readers_is_found() {
+    finds(Bug::CollectorIgnoresReaders);
+}
+
+#[test]
+fn a_collector_that_ignores_moves_is_found() {
+    finds_in_moves(Bug::CollectorIgnoresMove);
+}

@@ -24,6 +24,8 @@ pub fn owned(published: &Published) -> SlotSet {
 }
 
 impl Subject for Keyspace {
+    const KEEPS_CHUNKS: bool = true;
+
     fn place(id: u64) -> Place {
         Place::Worker(id)
     }
@@ -48,6 +50,10 @@ impl Subject for Keyspace {
         let record = Record::decode(row)?;
         if expired(&record.meta, published.counters.clock) {
             return Ok(Answer::Record(None));
+        }
+        if let Some(manifest) = record.manifest() {
+            // Different values may have the same chunks: the checksum tells which one it is.
+            return Ok(Answer::Chunked(manifest, u64::from(record.meta.checksum), record.meta.version));
         }
         let stamp = history::stamp(record.value());
         let stamp = stamp.ok_or_else(|| Error::new(Kind::Damaged, "a value that nobody wrote"))?;
@@ -90,6 +96,8 @@ impl Subject for Keyspace {
 }
 
 impl Subject for DirectoryMachine {
+    const KEEPS_CHUNKS: bool = false;
+
     fn place(id: u64) -> Place {
         Place::Master(id)
     }

@@ -1,11 +1,14 @@
 //! Virtual time, the order of events, chance, the network, and what is counted.
 
 use crate::bug::Bug;
+use crate::ether::Ether;
 use crate::event::{Event, Place};
+use crate::vault::Vault;
 use catstore::cluster::moves::SlotSet;
 use catstore::store::doubles::Random;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
 /// A millisecond, in the unit of virtual time.
 pub const MS: u64 = 1000;
@@ -83,6 +86,12 @@ pub struct System {
     /// So many of its own entries may wait for a majority before a leader proposes another one: 1 in production; 2 in
     /// one seed of four, where more overtakes more.
     pub in_flight: usize,
+    /// What keepers of chunks reach each other by.
+    pub ether: Arc<Ether>,
+    /// What was promised of chunks.
+    pub vault: Vault,
+    /// True if values may have several chunks, and are then said to be so large that copies of moves are not slowed down.
+    pub long_values: bool,
     queue: BinaryHeap<Reverse<Planned>>,
     planned: u64,
 }
@@ -104,6 +113,9 @@ impl System {
             ttl: true,
             power_after_vote: 0,
             in_flight: 1,
+            ether: Ether::new(bug),
+            vault: Vault::default(),
+            long_values: true,
             queue: BinaryHeap::new(),
             planned: 0,
         }
@@ -247,7 +259,8 @@ impl Net {
         *self = Net { unheard: std::mem::take(&mut self.unheard), ..Net::default() };
     }
 
-    fn is_cut(&self, from: Place, to: Place, now: u64) -> bool {
+    /// True if nothing passes from one place to another.
+    pub fn is_cut(&self, from: Place, to: Place, now: u64) -> bool {
         let to_master =
             |from: Place, to: Place| matches!(to, Place::Master(_)) && self.unheard.contains(&from);
         to_master(from, to)

@@ -234,7 +234,7 @@ fn single<M: Subject>(sys: &mut System, group: &mut Group<M>, trouble: Trouble) 
             if long > 2000 {
                 sys.count("pause longer than the election timeout");
             }
-            node.paused_until = sys.now + long * MS;
+            node.pause(sys.now + long * MS);
         }
         SlowDisk => {
             sys.count("slow disk");

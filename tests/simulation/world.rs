@@ -4,7 +4,7 @@
 use crate::bug::Bug;
 use crate::carrier::Carriers;
 use crate::client::{Atlas, Client};
-use crate::event::{Answer, Caller, Event, Place};
+use crate::event::{Answer, Caller, Event, Place, Question};
 use crate::group::Group;
 use crate::history::History;
 use crate::lister::Lister;
@@ -15,6 +15,7 @@ use crate::owners::Owners;
 use crate::plots::Plots;
 use crate::system::{MS, SECOND, System, Totals};
 use crate::themes::{self, Theme};
+use crate::vault;
 use crate::workers::Workers;
 use catstore::cluster::moves::{SlotSet, Span};
 use catstore::cluster::slots::{SLOTS, SlotTable};
@@ -30,6 +31,8 @@ const FAULTS: u64 = 60 * SECOND;
 const OPERATIONS: u64 = 500;
 /// After so long without faults everything must be as it should be.
 const CALM: u64 = 30 * SECOND;
+/// In the last part of it nobody writes.
+const QUIET: u64 = 8 * SECOND;
 
 /// A world.
 pub struct World {
@@ -108,6 +111,7 @@ impl World {
             _ => sys.between(3, 6) as usize,
         };
         let groups = if theme.name == "moves" { sys.between(2, 3) as u32 } else { 1 };
+        sys.long_values = groups == 1 || sys.one_in(3);
         World {
             sys,
             masters,
@@ -141,6 +145,7 @@ impl World {
             }
             let worker = self.mover_of(&event);
             self.on(event)?;
+            self.disks_failed();
             if let Some(worker) = worker {
                 self.strike_in_time(worker);
             }
@@ -280,11 +285,15 @@ impl World {
             Event::List(attempt) if lister.waits_for(attempt) => lister.act(sys, workers),
             Event::Heartbeat(place) => operator.beat(sys, place, masters),
             Event::Heard(master, worker) => operator.hear(sys, master, worker, masters, workers, carriers),
-            Event::Duty => operator.duty(sys, masters, workers.groups().len() > 1)?,
+            Event::Duty => {
+                operator.duty(sys, masters, workers.groups().len() > 1)?;
+                vault::all_somewhere(sys, workers)?;
+            }
             Event::Again(task) => operator.again(sys, task, masters)?,
             Event::ComeBack(id) => self.come_back(id)?,
             Event::Lost(place, tries) => self.lost(place, tries)?,
             Event::Trouble => self.trouble()?,
+            Event::Quiet => self.quiet(u64::MAX),
             Event::Scene(scene) => self.scene(scene)?,
             Event::Calm => (sys.net.lose, sys.net.repeat, sys.net.slow) = (0, 0, 0),
             _ => {}
@@ -298,6 +307,7 @@ impl World {
         let finish = matches!(event, Event::Finish(..));
         match place {
             Place::Master(_) => masters.on(sys, place, event)?,
+            Place::Worker(id) if event.is_of_chunks() => self.on_chunks(id, event)?,
             Place::Worker(id) => {
                 workers.at(place).map_or(Ok(()), |group| group.on(sys, place, event))?;
                 if finish && workers.groups().len() > 1 {
@@ -308,6 +318,38 @@ impl World {
             Place::Client(_) => {}
         }
         Ok(())
+    }
+
+    /// Something happens to a worker's chunks.
+    fn on_chunks(&mut self, id: u64, event: Event) -> Result<(), String> {
+        let World { sys, workers, .. } = self;
+        match event {
+            Event::Question(_, caller, question) => {
+                let asks = match caller {
+                    Caller::Mover { worker, .. } => workers.group_of(worker),
+                    _ => None,
+                };
+                let source = asks.map(|group| workers.group(group).there());
+                let source = source.unwrap_or_else(|| match question {
+                    Question::Write(_) => workers.there(),
+                    _ => Vec::new(),
+                });
+                if let Some(node) = workers.node_mut(id) {
+                    node.chunk_question(sys, caller, question, &source);
+                }
+                Ok(())
+            }
+            event => workers.node_mut(id).map_or(Ok(()), |node| node.chunk_event(sys, event)),
+        }
+    }
+
+    /// Whoever's disk has failed while it stored a chunk does nothing more.
+    fn disks_failed(&mut self) {
+        for id in self.sys.ether.take_fallen() {
+            if let Some(node) = self.workers.node_mut(id).filter(|node| node.up.is_some()) {
+                node.disk_failed(&mut self.sys, 0);
+            }
+        }
     }
 
     /// An answer arrives.
@@ -352,6 +394,7 @@ impl World {
         self.sys.faults = false;
         self.calm_since = self.sys.now;
         self.sys.net.heal();
+        self.sys.after(CALM - QUIET, Event::Quiet);
         calm(&mut self.sys, &mut self.masters);
         for group in self.workers.groups_mut() {
             calm(&mut self.sys, group);
@@ -369,7 +412,7 @@ fn calm<M: Subject>(sys: &mut System, group: &mut Group<M>) {
     for node in group.nodes.values_mut().filter(|node| !node.gone) {
         node.disk.crash_at(u64::MAX);
         node.planned = None;
-        node.paused_until = node.paused_until.min(sys.now);
+        node.pause(node.paused_until.min(sys.now));
         node.slow_disk = (0, 0);
         let soon = sys.between(0, 2000) * MS;
         sys.after(soon, Event::Start(M::place(node.id)));

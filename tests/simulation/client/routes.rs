@@ -87,7 +87,7 @@ pub(super) fn slot_of(question: &Question) -> Option<u16> {
             },
             _ => return None,
         },
-        Question::List(..) | Question::Direct(_) => return None,
+        Question::Commit(..) | Question::Store(..) | Question::List(..) | Question::Direct(_) => return None,
     };
     Some(slot(key))
 }

@@ -1,6 +1,7 @@
 //! What a client does next.
 
 use super::Client;
+use super::cargo::Cargo;
 use crate::event::{Answer, Question};
 use crate::history::History;
 use crate::keys::{self, key};
@@ -50,6 +51,9 @@ impl Client {
             }
             command => command,
         };
+        if matches!(command, Command::Put(_)) && self.hurry.0 <= sys.now && sys.one_in(3) {
+            self.cargo = Some(Cargo::new(sys, history));
+        }
         let cleared = self.several && command == Command::Clear;
         let id = match sys.between(0, 3) {
             _ if cleared => Some(format!("{}-{}", self.number, history.next_stamp())),

@@ -69,6 +69,7 @@ impl Model {
             Command::Batch(commands) => self.batch(commands),
             // A group of one in a cluster of one group moves nothing.
             Command::Move(_) => Reply::MoveNoted,
+            Command::PutChunks(_) => unreachable!("nobody asks for it here"),
             Command::Clear => {
                 let keys = self.keys.len() as u64;
                 self.keys.clear();

@@ -3,10 +3,11 @@
 use super::{Node, Subject, respond};
 use crate::event::{Answer, Death, Event};
 use crate::system::System;
-use catstore::error::Kind;
+use catstore::error::{Error, Kind, Result as Done};
 use catstore::replica::member::Ticket;
 use catstore::store::log::{LogWrite, RaftLog};
 use catstore::store::state::Generations;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 impl<M: Subject> Node<M> {
     /// The process ends.
@@ -69,9 +70,23 @@ impl<M: Subject> Node<M> {
     }
 
     /// The planned fault of the disk has happened: the process ends.
-    pub(super) fn disk_failed(&mut self, sys: &mut System, after: u64) {
+    pub fn disk_failed(&mut self, sys: &mut System, after: u64) {
         self.dying = true;
+        if let Some(upkeep) = self.up.as_ref().and_then(|up| up.upkeep.as_ref()) {
+            upkeep.room.stand.close();
+        }
         let death = self.planned.take().unwrap_or(Death::Kill);
         sys.after(after, Event::Die(self.place(), self.life, death));
     }
+}
+
+/// Raft gives up with a panic where it cannot read the log: an error, if a crash is the reason.
+pub(super) fn or_crashed<T>(run: impl FnOnce() -> Done<T>) -> Done<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let crashed = panic.downcast_ref::<String>().is_some_and(|text| text.contains("crashed"));
+        if !crashed {
+            resume_unwind(panic);
+        }
+        Err(Error::new(Kind::Failed, "crashed"))
+    })
 }

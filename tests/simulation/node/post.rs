@@ -3,7 +3,7 @@
 use super::{Node, Subject};
 use crate::event::{Death, Event};
 use crate::system::{MS, System};
-use catstore::replica::parcel::{self, Sender};
+use catstore::replica::parcel::{self, Progress, Sender};
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use std::collections::BTreeMap;
@@ -15,7 +15,9 @@ const STRANGERS: u64 = 10_000;
 impl<M: Subject> Node<M> {
     pub(super) fn send(&mut self, sys: &mut System, messages: Vec<Message>) {
         let Some(up) = &self.up else { return };
-        let (own, commit) = (up.own.clone(), up.member.core().commit());
+        let own = up.own.clone();
+        let complete = up.upkeep.as_ref().map_or(u64::MAX, |upkeep| upkeep.complete);
+        let progress = Progress { commit: up.member.core().commit(), complete };
         let mut parcels: BTreeMap<u64, Vec<Vec<u8>>> = BTreeMap::new();
         let mut voted = false;
         for message in messages {
@@ -30,12 +32,12 @@ impl<M: Subject> Node<M> {
             }
         }
         for (to, messages) in parcels {
-            let bytes = Arc::new(parcel::encode(&own, to, commit, &messages));
+            let bytes = Arc::new(parcel::encode(&own, to, progress, &messages));
             self.last_sent = Some((to, bytes.clone()));
             self.post(sys, to, &bytes);
             if sys.faults && sys.one_in(STRANGERS) {
                 let stranger = stranger(sys, own.clone());
-                let bytes = parcel::encode(&stranger, to, commit, &messages);
+                let bytes = parcel::encode(&stranger, to, progress, &messages);
                 sys.after(MS, Event::Parcel(M::place(to), Arc::new(bytes)));
             }
         }

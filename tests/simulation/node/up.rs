@@ -70,7 +70,7 @@ impl<M: Subject> Up<M> {
                     for message in parcel.messages {
                         self.member.step(now, message);
                     }
-                    self.member.hear_commit(now, parcel.sender.id, parcel.commit);
+                    self.member.hear_progress(now, parcel.sender.id, parcel.progress);
                 }
                 Err(_) => sys.count("parcel refused at the gate"),
             }
@@ -80,6 +80,7 @@ impl<M: Subject> Up<M> {
                 sys.count("ticks dropped");
             }
             self.next_tick = now + TICK_MS;
+            self.ticked = true;
             self.member.tick(now);
             self.member.propose_due(day);
         }
