@@ -7,7 +7,7 @@ SECONDS ?= 600
 TORTURE_MINUTES ?= 15
 DATA = $${XDG_DATA_HOME:-$$HOME/.local/share}/catstore
 
-.PHONY: help demo test check fix build install uninstall simulate fuzz bench bench-groups bench-failover bench-moves torture million setup deny
+.PHONY: help demo test check fix build install uninstall simulate fuzz bench bench-groups bench-failover bench-moves bench-files torture million setup deny
 
 help:
 	@echo 'make demo             a master and a worker to play with, until Ctrl-C'
@@ -24,6 +24,7 @@ help:
 	@echo 'make bench            the figures of docs/benchmarks.md'
 	@echo 'make bench-groups     those of groups: writes against etcd, a clone under load'
 	@echo 'make bench-moves      those of moves: pauses while slots move, throughput with the number of groups'
+	@echo 'make bench-files      those of files: in and out against cp and nginx, memory, clones and moves of files'
 	@echo 'make bench-failover   those of failover: how long nobody leads, what a planned restart costs'
 
 # What is missing, such as cmake or a C++ compiler, is installed or named.
@@ -101,6 +102,10 @@ bench-groups: setup
 
 bench-moves: setup
 	$(CARGO) bench --locked --bench moves
+
+bench-files: setup
+	@scripts/setup bench
+	$(CARGO) bench --locked --bench files
 
 bench-failover: setup
 	$(CARGO) bench --locked --bench failover
