@@ -76,16 +76,20 @@ fn lists_are_in_byte_order_whole_and_in_pages() {
 #[test]
 fn a_page_ends_at_8_mebibytes() {
     let cluster = Cluster::start();
-    let value = vec![b'x'; 3 << 20];
-    for number in 0..5 {
-        cluster.worker.put(format!("large {number}"), &value);
+    // The largest that are listed with their values: larger ones are in chunks.
+    let value = vec![b'x'; 64 << 10];
+    for number in 0..150 {
+        cluster.worker.put(format!("large {number:03}"), &value);
     }
+    cluster.worker.put("larger", vec![b'y'; (64 << 10) + 1]);
     let page = cluster.worker.get("/kv?values=true").must_be(200);
     assert!(page.body.len() < 13 << 20, "a page of {} bytes", page.body.len());
     let first = listed(&page.json());
-    assert!(!first.is_empty() && first.len() < 5, "{first:?}");
-    assert_eq!(all_pages(&cluster.master, "values=true").len(), 5);
-    assert_eq!(listed(&cluster.worker.get("/kv").json()).len(), 5, "without values they fit");
+    assert!(!first.is_empty() && first.len() < 150, "{first:?}");
+    assert_eq!(all_pages(&cluster.master, "values=true").len(), 151);
+    assert_eq!(listed(&cluster.worker.get("/kv").json()).len(), 151, "without values they fit");
+    let larger = cluster.worker.get("/kv?prefix=larger&values=true").must_be(200).json();
+    assert!(larger["keys"][0].get("value").is_none() && larger["keys"][0]["size"] == 65537, "{larger}");
 }
 
 #[test]
