@@ -101,6 +101,7 @@ pub(crate) async fn put_chunks(
             session.push_held(std::mem::take(&mut held)).await?;
             held_bytes = 0;
         }
+        let room = session.room().await?;
         if !intake.fill(&mut buffer, length).await? {
             return Err(Error::new(Kind::BadRequest, "the body ends in the middle of a chunk"));
         }
@@ -109,7 +110,7 @@ pub(crate) async fn put_chunks(
             return Err(Error::new(Kind::BadRequest, "a chunk does not match its name")
                 .hint("did the file change while it was sent?"));
         }
-        session.push(chunk).await?;
+        session.push(chunk, room).await?;
     }
     if !held.is_empty() {
         session.push_held(held).await?;

@@ -80,10 +80,12 @@ pub(crate) async fn put_body(
     let mut session = Session::begin(door, asked, slot(&order.key))?;
     let mut buffer = first;
     loop {
+        let room = session.room().await?;
+        buffer.reserve(CHUNK - buffer.len());
         let full = intake.fill(&mut buffer, CHUNK).await?;
         if !buffer.is_empty() {
             check_value(session.size() + buffer.len() as u64, limit)?;
-            session.push(buffer.split().freeze()).await?;
+            session.push(buffer.split().freeze(), room).await?;
         }
         if !full || intake.is_over().await? {
             break;
@@ -138,9 +140,10 @@ pub(crate) async fn put_file(
     }
     drop(lease);
     let mut session = Session::begin(door, asked, slot(&order.key))?;
-    let mut chunk = first;
+    let (mut chunk, mut room) = (first, session.room().await?);
     while !chunk.is_empty() {
-        session.push(chunk).await?;
+        session.push(chunk, room).await?;
+        room = session.room().await?;
         chunk = file.next(CHUNK).await?;
     }
     session.commit(order, wire(None)).await

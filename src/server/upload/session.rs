@@ -74,10 +74,17 @@ impl<'a> Session<'a> {
         self.size
     }
 
-    /// The next chunk of the value. Waits while several are on their way. Errors: those of the leader.
-    pub(super) async fn push(&mut self, chunk: Bytes) -> Result<()> {
+    /// Room in memory for a chunk, to be taken before its bytes are read. Errors: `Overloaded` after a while.
+    pub(super) async fn room(&self) -> Result<body::Lease> {
+        let mut lease = self.door.site.budget.lease();
+        lease.grow_later(CHUNK).await?;
+        Ok(lease)
+    }
+
+    /// The next chunk of the value, with its room. Waits while several are on their way. Errors: those of the leader.
+    pub(super) async fn push(&mut self, chunk: Bytes, room: body::Lease) -> Result<()> {
         self.size += chunk.len() as u64;
-        self.send(chunk);
+        self.send(chunk, room);
         while self.sent.len() >= AT_ONCE {
             self.settle_one().await?;
         }
@@ -116,13 +123,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn send(&mut self, chunk: Bytes) {
+    fn send(&mut self, chunk: Bytes, room: body::Lease) {
         let (door, asked, slot, id) = (self.door, self.asked, self.slot, self.id);
         self.groups.extend(door.site.group_of_slot(slot));
         self.sent.push_back(Box::pin(async move {
-            let mut lease = door.site.budget.lease();
-            lease.grow_later(chunk.len()).await?;
-            store(door, asked, slot, id, chunk).await
+            let stored = store(door, asked, slot, id, chunk).await;
+            drop(room);
+            stored
         }));
     }
 
