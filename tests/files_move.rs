@@ -77,6 +77,7 @@ fn files_go_with_their_slots_and_with_a_clone() {
     check(&clone);
     within(LONG, "each chunk is where it belongs, and nowhere else", || {
         let (one, two, copy) = (chunks_of(first), chunks_of(&second), chunks_of(&clone));
+        println!("chunks: {one} at the first, {two} at the second, {copy} at the clone, of {all}");
         (one + two == all && one == copy && one > 0 && two > 0).then_some(())
     });
 }

@@ -200,3 +200,17 @@ fn role_now(node: &Node) -> Option<String> {
     let reply = Session::new(node.port).send("GET", "/worker", &[], None).ok()?;
     Some(reply.json()["role"].as_str()?.to_owned())
 }
+
+#[test]
+fn a_chunk_that_nobody_has_keeps_no_clone_waiting() {
+    let group = Group::start(1, &[]);
+    let node = &group.workers[0];
+    for number in 0..3 {
+        assert_eq!(put(node.port, &format!("key {number}"), &value(number, 1)), Some(201));
+    }
+    let lost = files_below(&node.data.join("blobs")).into_iter().next().unwrap();
+    std::fs::remove_file(lost).unwrap();
+    let clone = group.home.worker_with(&group.master, &["--clone", "0"]);
+    assert!(clone.ready.starts_with("ready worker 1"), "{}", clone.ready);
+    within(SOON, "every other chunk comes along", || (chunks_of(&clone) == 5).then_some(()));
+}

@@ -28,7 +28,7 @@ pub mod decide;
 mod early;
 pub mod encode;
 mod find;
-pub mod frames;
+pub use crate::cluster::frames;
 mod journey;
 mod masters;
 pub mod memory;

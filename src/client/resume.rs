@@ -7,12 +7,12 @@
 
 use super::body::{Body, ReadSeek, Source, changed, fill, is_at_end};
 use super::encode::key_path;
-use super::frames::{self, CHUNK, Frame, HEAD, Hash, MOST_HASHES};
 use super::requests::checked;
 use super::routes::Target;
 use super::upload::{SMALL, unreadable};
 use super::wire::{Failure, Request};
 use super::{Client, Operation, Progress, PutOptions, Resumed, Stage};
+use crate::cluster::frames::{self, CHUNK, Frame, HEAD, Hash, MOST_HASHES};
 use crate::error::{Advice, Error, Kind, Result};
 use std::cell::RefCell;
 use std::io::{self, SeekFrom};

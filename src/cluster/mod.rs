@@ -12,6 +12,7 @@
 
 pub mod directory;
 mod facts;
+pub mod frames;
 mod json;
 pub mod membership;
 pub mod moves;

@@ -19,6 +19,8 @@ use tokio::sync::watch;
 
 /// The bytes of bodies that a node holds at most.
 const TOTAL: usize = 256 << 20;
+/// Those of them that chunks of large values may take: the rest is for requests that cannot wait.
+const CHUNKS: usize = TOTAL / 2;
 /// How long a body may make no progress.
 const SILENCE: Duration = Duration::from_secs(10);
 /// After this time a body must have come with at least [`PACE`] bytes per second.
@@ -60,11 +62,14 @@ impl Budget {
 }
 
 impl Lease {
-    /// Takes `more` bytes, as soon as there is room. Errors with [`Kind::Overloaded`] after a while.
+    /// Takes `more` bytes for a chunk, as soon as there is room. Errors with [`Kind::Overloaded`] after a while.
     pub(crate) async fn grow_later(&mut self, more: usize) -> Result<()> {
         let deadline = Instant::now() + SILENCE;
-        while self.budget.held() + more > TOTAL && Instant::now() < deadline {
+        while self.budget.held() + more > CHUNKS && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if self.budget.held() + more > CHUNKS {
+            return Err(overloaded());
         }
         self.grow(more)
     }
@@ -74,8 +79,7 @@ impl Lease {
         let before = self.budget.held.fetch_add(more, Ordering::Relaxed);
         self.bytes += more;
         if before + more > TOTAL {
-            return Err(Error::new(Kind::Overloaded, "too many bytes are under way to or from this node")
-                .hint("send fewer or smaller requests at once"));
+            return Err(overloaded());
         }
         Ok(())
     }
@@ -85,6 +89,11 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
+}
+
+fn overloaded() -> Error {
+    Error::new(Kind::Overloaded, "too many bytes are under way to or from this node")
+        .hint("send fewer or smaller requests at once")
 }
 
 /// A body as it comes in.

@@ -1,7 +1,8 @@
 //! `blobs/`: the chunks of large values, one file each, named by the BLAKE3 hash of their bytes.
 //!
 //! `blobs/ab/cdef…`: two digits for the folder, the other 62 for the file. A chunk is written beside its name, synced,
-//! renamed, and its folder is synced, before anybody hears of it: a file under a chunk's name was whole once. Every read
+//! renamed, and its folder is synced, before anybody hears of it: a file under a chunk's name was whole once. Until its name
+//! is durable it counts as missing for those who look; names that a killed process left are synced at the next start. Every read
 //! compares the bytes with the name, so that a file that rots is seen; writing the chunk again mends it.
 //!
 //! Which chunks are needed is not known here (`replica/blobs`).
@@ -9,15 +10,19 @@
 use super::chunk::Name;
 use super::files::{free_bytes, sync_folder, system};
 use crate::error::{Error, Kind, Result};
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// The name of the folder in a data folder.
 pub const FOLDER: &str = "blobs";
+/// A folder that changed less than so long ago is synced at the start.
+const LATELY: Duration = Duration::from_secs(600);
 /// Where chunks are written before they get their name.
 const ARRIVING: &str = "arriving";
 
@@ -42,9 +47,6 @@ pub trait Blobs: Send + Sync + 'static {
     /// Reads a chunk and compares it with its name. Errors: `System` if the disk does not let it be read.
     fn read(&self, name: &Name) -> Result<Found>;
 
-    /// True if a file of that name is there, which is not read.
-    fn has(&self, name: &Name) -> bool;
-
     /// Makes a chunk look as new; false if it is not there.
     fn touch(&self, name: &Name) -> bool;
 
@@ -65,6 +67,8 @@ pub struct ChunkFolder {
     path: PathBuf,
     reserve: u64,
     next: AtomicU64,
+    /// Chunks whose names are not durable yet, and how many writers each has.
+    unsynced: Mutex<HashMap<Name, usize>>,
 }
 
 impl ChunkFolder {
@@ -84,15 +88,31 @@ impl ChunkFolder {
             made.map_err(|cause| system("create", folder, cause))
         };
         make(&arriving)?;
-        (0..=u8::MAX).try_for_each(|first| make(&path.join(format!("{first:02x}"))))?;
+        for first in 0..=u8::MAX {
+            let folder = path.join(format!("{first:02x}"));
+            make(&folder)?;
+            // Long after a change the system has written it by itself.
+            let changed = fs::metadata(&folder).and_then(|facts| facts.modified());
+            if changed.ok().and_then(|time| time.elapsed().ok()).is_none_or(|age| age < LATELY) {
+                sync_folder(&folder)?;
+            }
+        }
         sync_folder(&path)?;
         sync_folder(data)?;
-        Ok(ChunkFolder { path, reserve, next: AtomicU64::new(0) })
+        Ok(ChunkFolder::at(path, reserve))
     }
 
     /// The chunks in the data folder `data`, to be read only: nothing is made or removed.
     pub(super) fn look_at(data: &Path) -> ChunkFolder {
-        ChunkFolder { path: data.join(FOLDER), reserve: u64::MAX, next: AtomicU64::new(0) }
+        ChunkFolder::at(data.join(FOLDER), u64::MAX)
+    }
+
+    fn at(path: PathBuf, reserve: u64) -> ChunkFolder {
+        ChunkFolder { path, reserve, next: AtomicU64::new(0), unsynced: Mutex::default() }
+    }
+
+    fn unsynced(&self) -> MutexGuard<'_, HashMap<Name, usize>> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn place(&self, name: &Name) -> PathBuf {
@@ -114,6 +134,9 @@ impl ChunkFolder {
 
     /// Dates a chunk; false if it is not there.
     fn date(&self, name: &Name, time: SystemTime) -> bool {
+        if self.unsynced().contains_key(name) {
+            return false;
+        }
         let Ok(file) = File::open(self.place(name)) else { return false };
         // A file whose time cannot be set is there all the same.
         if file.metadata().and_then(|facts| facts.modified()).ok() != Some(time) {
@@ -130,8 +153,16 @@ impl ChunkFolder {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
             file.write_all(bytes)?;
             file.sync_data()?;
+            *self.unsynced().entry(*name).or_default() += 1;
             fs::rename(&beside, &place)?;
-            place.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+            place.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
+            let mut unsynced = self.unsynced();
+            let writers = unsynced.entry(*name).or_default();
+            *writers = writers.saturating_sub(1);
+            if *writers == 0 {
+                unsynced.remove(name);
+            }
+            Ok(())
         })();
         if written.is_err() {
             // It has no name that anybody knows.
@@ -176,10 +207,6 @@ impl Blobs for ChunkFolder {
             Err(cause) if cause.raw_os_error() == Some(libc::EIO) => Ok(Found::Rotten),
             Err(cause) => Err(system("read", &place, cause)),
         }
-    }
-
-    fn has(&self, name: &Name) -> bool {
-        self.place(name).exists()
     }
 
     fn touch(&self, name: &Name) -> bool {
@@ -234,7 +261,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let blobs = ChunkFolder::open(folder.path(), 0).unwrap();
         let (name, other) = (Name::of(b"meow"), Name::of(b"purr"));
-        assert_eq!((blobs.read(&name).unwrap(), blobs.has(&name)), (Found::Missing, false));
+        assert_eq!((blobs.read(&name).unwrap(), blobs.touch(&name)), (Found::Missing, false));
         blobs.put(&name, b"meow").unwrap();
         blobs.put(&name, b"meow").unwrap();
         blobs.put(&other, b"purr").unwrap();
@@ -247,7 +274,7 @@ mod tests {
         assert_eq!(names(&blobs), both);
         blobs.remove(&name).unwrap();
         blobs.remove(&name).unwrap();
-        assert_eq!((names(&blobs), blobs.has(&name), blobs.touch(&name)), (vec![other], false, false));
+        assert_eq!((names(&blobs), blobs.touch(&name)), (vec![other], false));
     }
 
     #[test]

@@ -12,13 +12,14 @@
 //! Layout of a manifest, numbers little-endian: size of the value u64, depth u8 (0: names of chunks, 1: names of
 //! nodes), then the names of 32 bytes each.
 
+use crate::cluster::frames;
 use crate::error::{Error, Kind, Result};
 use std::fmt;
 
 /// Values up to so many bytes stand in their record.
 pub const INLINE: usize = 64 << 10;
 /// Bytes of a chunk.
-pub const CHUNK: usize = 1 << 20;
+pub const CHUNK: usize = frames::CHUNK;
 /// Bytes of a name.
 pub const NAME: usize = 32;
 /// A manifest has at most so many names: 64 KiB of them.
@@ -37,7 +38,7 @@ pub struct Name(pub [u8; NAME]);
 impl Name {
     /// The name of the chunk with these bytes.
     pub fn of(bytes: &[u8]) -> Name {
-        Name(*blake3::hash(bytes).as_bytes())
+        Name(frames::hash(bytes))
     }
 
     /// Reads names that stand one behind another; none if `bytes` is not a whole number of them.
@@ -82,7 +83,7 @@ pub struct Manifest {
 impl Manifest {
     /// How many chunks the value has.
     pub fn chunks(&self) -> u64 {
-        chunks_of(self.size)
+        frames::count(self.size)
     }
 
     /// Its bytes.
@@ -101,8 +102,7 @@ impl Manifest {
 
     /// The length of the chunk with this number, in bytes.
     pub fn length_of(&self, chunk: u64) -> usize {
-        let before = chunk.saturating_mul(CHUNK as u64);
-        self.size.saturating_sub(before).min(CHUNK as u64) as usize
+        frames::length_of(chunk, self.size) as usize
     }
 
     /// The number of names in the node with this number.
@@ -125,22 +125,18 @@ pub fn size_of(manifest: &[u8]) -> Option<u64> {
     manifest.first_chunk::<8>().map(|size| u64::from_le_bytes(*size))
 }
 
-fn chunks_of(size: u64) -> u64 {
-    size.div_ceil(CHUNK as u64)
-}
-
 fn parse(bytes: &[u8]) -> Option<Manifest> {
     let (size, rest) = bytes.split_first_chunk::<8>()?;
     let (depth, rest) = rest.split_first()?;
     let (size, names) = (u64::from_le_bytes(*size), Name::list(rest)?);
     let expected = match depth {
-        0 => chunks_of(size),
-        1 => chunks_of(size).div_ceil(NODE_NAMES as u64),
+        0 => frames::count(size),
+        1 => frames::count(size).div_ceil(NODE_NAMES as u64),
         _ => return None,
     };
     let fits = names.len() as u64 == expected && (1..=MOST_NAMES).contains(&names.len());
     // A value has one manifest: a tree only where the names do not fit.
-    let needed = (*depth == 1) == (chunks_of(size) > MOST_NAMES as u64);
+    let needed = (*depth == 1) == (frames::count(size) > MOST_NAMES as u64);
     (fits && needed).then_some(Manifest { size, depth: *depth, names })
 }
 

@@ -11,17 +11,19 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// So many keys wait to be looked at; beyond, every value is.
 const MOST_KEYS: usize = 10_000;
 /// So many keys are taken from the state at once.
 const PAGE: usize = 1000;
+/// Values with a chunk that nobody has are looked at so often.
+const HURT: Duration = Duration::from_secs(60);
 /// How long to wait after a chunk that nobody gave.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What is to be looked at.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Needs {
     /// Keys, with the entry that put them.
     keys: VecDeque<(u64, Vec<u8>)>,
@@ -29,23 +31,52 @@ pub(super) struct Needs {
     everything: Option<u64>,
     /// The entry that the look under way is about.
     looking: Option<u64>,
-    /// Values that lack a chunk that nobody gave.
-    lacking: u64,
+    /// Those that lack a chunk which nobody who may have it answers for: they are looked at again.
+    stuck: Vec<(u64, Vec<u8>)>,
+    /// Values that lack a chunk that nobody has; looked at again now and then, for the state may only be behind.
+    hurt: Vec<Vec<u8>>,
+    /// When that was done last.
+    hurt_seen: Option<Instant>,
 }
 
 impl Needs {
     /// Everything is to be looked at.
     pub(super) fn everything(index: u64) -> Needs {
-        Needs { keys: VecDeque::new(), everything: Some(index), looking: None, lacking: 0 }
+        Needs { everything: Some(index), ..Needs::default() }
     }
 
-    /// The last entry of which, and before which, nothing is missing.
+    /// Takes up what had to wait, once nothing else is to be looked at.
+    fn take_up(&mut self, now: Instant) {
+        if !self.keys.is_empty() {
+            return;
+        }
+        self.keys = std::mem::take(&mut self.stuck).into();
+        if self.hurt_seen.is_none_or(|seen| now.saturating_duration_since(seen) >= HURT) {
+            self.hurt_seen = Some(now);
+            // Nobody is made to wait for these.
+            self.keys.extend(self.hurt.drain(..).map(|key| (u64::MAX, key)));
+        }
+    }
+
+    fn note_hurt(&mut self, key: Vec<u8>) {
+        if self.hurt.len() < MOST_KEYS {
+            self.hurt.push(key);
+        }
+    }
+
+    /// True if nothing is to be looked at now; what is stuck has its turn after a pause.
+    fn is_idle(&self) -> bool {
+        self.keys.is_empty() && self.everything.is_none()
+    }
+
+    /// The last entry of which, and before which, nothing is missing that somebody may have.
     pub(super) fn complete(&self) -> u64 {
         if self.everything.is_some() {
             return 0;
         }
         let waiting = self.keys.front().map(|(index, _)| *index);
-        let first = [waiting, self.looking].into_iter().flatten().min();
+        let stuck = self.stuck.iter().map(|(index, _)| *index).min();
+        let first = [waiting, stuck, self.looking].into_iter().flatten().min();
         first.map_or(u64::MAX, |index| index.saturating_sub(1))
     }
 }
@@ -53,9 +84,8 @@ impl Needs {
 impl Keeper {
     pub(super) fn need(&self, index: u64, chunked: Vec<Vec<u8>>) {
         let mut needs = lock(&self.needs);
-        if needs.keys.len() + chunked.len() > MOST_KEYS {
-            needs.keys.clear();
-            needs.everything = Some(index);
+        if needs.keys.len() + needs.stuck.len() + chunked.len() > MOST_KEYS {
+            *needs = Needs::everything(index);
         } else {
             needs.keys.extend(chunked.into_iter().map(|key| (index, key)));
         }
@@ -63,9 +93,7 @@ impl Keeper {
     }
 
     pub(super) fn need_everything(&self, index: u64) {
-        let mut needs = lock(&self.needs);
-        needs.keys.clear();
-        needs.everything = Some(index);
+        *lock(&self.needs) = Needs::everything(index);
         self.needed.notify_all();
     }
 
@@ -73,7 +101,7 @@ impl Keeper {
     pub(super) fn check_until_closed(&self) {
         yield_to_others();
         while self.standing.check_open().is_ok() {
-            let idle = |needs: &mut Needs| needs.keys.is_empty() && needs.everything.is_none();
+            let idle = |needs: &mut Needs| needs.is_idle();
             drop(self.needed.wait_timeout_while(lock(&self.needs), PAUSE, idle));
             if let Err(error) = self.check_one() {
                 if self.standing.check_open().is_ok() {
@@ -86,7 +114,7 @@ impl Keeper {
 
     /// Sleeps, unless the member stops.
     pub(super) fn wait(&self, pause: Duration) {
-        const STEP: Duration = Duration::from_millis(50);
+        const STEP: Duration = Duration::from_millis(250);
         let mut left = pause;
         while !left.is_zero() && self.standing.check_open().is_ok() {
             self.standing.sleep(left.min(STEP));
@@ -96,7 +124,11 @@ impl Keeper {
 
     /// Looks at the next value that is to be looked at, or at all of them. Errors: a chunk that nobody gave, and the disk's.
     pub fn check_one(&self) -> Result<()> {
-        let everything = lock(&self.needs).everything;
+        let everything = {
+            let mut needs = lock(&self.needs);
+            needs.take_up(self.standing.now());
+            needs.everything
+        };
         match everything {
             Some(index) => self.look_at_everything(index),
             None => self.look_at_next(),
@@ -114,34 +146,41 @@ impl Keeper {
         let looked = self.look_at(&key);
         let mut needs = lock(&self.needs);
         needs.looking = None;
-        if looked.is_err() {
-            needs.keys.push_front((index, key));
+        match &looked {
+            Ok(()) => {}
+            Err(error) if is_lost(error) => needs.note_hurt(key),
+            Err(_) => needs.stuck.push((index, key)),
         }
-        self.gauges.lacking.store(needs.lacking + u64::from(looked.is_err()), Ordering::Relaxed);
+        self.gauges.lacking.store((needs.hurt.len() + needs.stuck.len()) as u64, Ordering::Relaxed);
         looked
     }
 
     fn look_at_everything(&self, index: u64) -> Result<()> {
         let mut after = None;
         let mut last = Ok(());
-        let mut lacking = 0;
+        let (mut hurt, mut lacking) = (Vec::new(), 0);
         loop {
             let keys = self.chunked_keys(after.as_deref())?;
             for key in &keys {
                 self.standing.check_open()?;
-                if let Err(error) = self.look_at(key) {
-                    lacking += 1;
-                    last = Err(error);
+                match self.look_at(key) {
+                    Ok(()) => {}
+                    Err(error) if is_lost(&error) => hurt.push(key.clone()),
+                    Err(error) => {
+                        lacking += 1;
+                        last = Err(error);
+                    }
                 }
             }
-            self.gauges.lacking.store(lacking, Ordering::Relaxed);
+            self.gauges.lacking.store(hurt.len() as u64 + lacking, Ordering::Relaxed);
             match keys.into_iter().next_back() {
                 Some(key) => after = Some(key),
                 None => break,
             }
         }
         let mut needs = lock(&self.needs);
-        needs.lacking = lacking;
+        needs.hurt.clear();
+        hurt.into_iter().for_each(|key| needs.note_hurt(key));
         // If rows were replaced meanwhile all is to be done again.
         needs.everything.take_if(|of| *of == index && last.is_ok());
         last
@@ -219,6 +258,11 @@ impl Keeper {
     }
 }
 
+/// True if every other member has said that it does not have the chunk: nobody who joins can be made to wait for it.
+fn is_lost(error: &Error) -> bool {
+    error.kind() == Kind::Damaged
+}
+
 /// Starts the threads of a keeper; they end when its member stops.
 pub(super) fn spawn(keeper: &Arc<Keeper>, name: &str, work: fn(&Keeper)) -> Result<()> {
     let keeper = Arc::clone(keeper);
@@ -226,4 +270,25 @@ pub(super) fn spawn(keeper: &Arc<Keeper>, name: &str, work: fn(&Keeper)) -> Resu
     spawned
         .map(drop)
         .map_err(|error| Error::new(Kind::System, "a thread for chunks does not start").cause(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stuck_counts_as_missing_and_what_is_lost_does_not() {
+        let mut needs = Needs::default();
+        assert_eq!(needs.complete(), u64::MAX);
+        needs.keys.push_back((9, b"b".to_vec()));
+        needs.stuck.push((7, b"a".to_vec()));
+        assert_eq!(needs.complete(), 6);
+        needs.stuck.clear();
+        needs.note_hurt(b"c".to_vec());
+        assert_eq!(needs.complete(), 8);
+        needs.keys.clear();
+        needs.take_up(Instant::now());
+        assert_eq!((needs.keys.len(), needs.complete()), (1, u64::MAX - 1));
+        assert_eq!(Needs::everything(5).complete(), 0);
+    }
 }

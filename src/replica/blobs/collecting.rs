@@ -25,7 +25,7 @@ const FORGOTTEN: Duration = Duration::from_secs(20);
 /// So many candidates at most in one round.
 const MOST: usize = 200_000;
 /// So many chunks are removed under one lock.
-const REMOVED_AT_ONCE: usize = 32;
+const REMOVED_AT_ONCE: usize = 8;
 /// So long a round waits for readers.
 const READERS: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
@@ -117,6 +117,13 @@ impl Keeper {
     /// One round; chunks that were touched less than `keep` ago stay. Errors: `Overloaded` if it had to be given up, and
     /// the disk's.
     pub fn collect(&self, keep: Duration) -> Result<Collected> {
+        let done = self.collect_once(keep);
+        // Whatever came of it: what is gathered for a round costs the replica's thread reads.
+        lock(&self.ledger).end_collection();
+        done
+    }
+
+    fn collect_once(&self, keep: Duration) -> Result<Collected> {
         // One that must wait may have something to remove later.
         let Some(mut round) = self.begin_round(keep)? else {
             return Ok(Collected { left: 1, ..Collected::default() });
@@ -131,7 +138,6 @@ impl Keeper {
             self.standing.check_open()?;
             self.standing.sleep(POLL);
         }
-        lock(&self.ledger).end_collection();
         Err(Error::new(Kind::Overloaded, "somebody still reads"))
     }
 

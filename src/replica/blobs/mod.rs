@@ -23,7 +23,7 @@ mod verifying;
 
 pub use collecting::{Collected, Round};
 pub use ledger::{Ledger, Mark, Statement};
-pub use securing::is_majority;
+pub use securing::{NO_UPLOAD, is_majority};
 
 use super::core::{Role, Status};
 use super::keyspace::Keyspace;
@@ -274,7 +274,7 @@ impl Keeper {
         Ok(found)
     }
 
-    /// Names the chunks of a value, in order, a node's worth at a time; `nodes` is told the names of nodes. Errors as
+    /// Names the chunks of a value, in order, a node's worth at a time; of a tree, the nodes come first. Errors as
     /// [`Keeper::read`] for nodes.
     pub fn names(&self, manifest: &Manifest, visit: &mut dyn FnMut(&[Name]) -> Result<()>) -> Result<()> {
         visit(&manifest.names)?;
@@ -325,10 +325,13 @@ impl Keeper {
         }
     }
 
-    /// Pulls a chunk from any other member. Errors: `Damaged` if none of those that answer has it, `Unreachable` if none
-    /// answers.
+    /// Pulls a chunk from any other member. Errors: `Damaged` if all of them say that they do not have it, `Unreachable` if one
+    /// does not answer, or if this member does not know the others yet.
     fn pull(&self, name: &Name) -> Result<Vec<u8>> {
         let question = Question::Give(*name).encode();
+        if !self.knows_its_group() {
+            return Err(Error::new(Kind::Unreachable, "the other members of the group are not known yet"));
+        }
         let mut last = Error::new(Kind::Damaged, format!("no member has chunk {} whole", name.hex()))
             .hint("catstore verify says which keys are hurt; put them again");
         for member in self.others() {
@@ -339,6 +342,12 @@ impl Keeper {
             }
         }
         Err(last)
+    }
+
+    /// False for a member that has just joined: nobody else counts as asked.
+    fn knows_its_group(&self) -> bool {
+        let members = self.standing.members();
+        members.voters.iter().any(|voter| *voter != self.own.id) || members.voters == [self.own.id]
     }
 
     /// The other members, those first that were heard of lately.

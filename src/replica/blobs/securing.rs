@@ -5,13 +5,15 @@ use super::talk::{self, Question};
 use super::{Keeper, lock, parcel};
 use crate::error::{Error, Kind, Result};
 use crate::replica::command::Secured;
-use crate::replica::core::Role;
+use crate::replica::core::{Role, Status};
 use crate::replica::shared::Members;
 use crate::store::chunk::{Manifest, Name};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// No upload: chunks are only looked up.
+pub const NO_UPLOAD: u64 = 0;
 /// So many uploads may be under way at once.
 const MOST: usize = 4096;
 /// How long a leader waits to hear of a majority.
@@ -95,12 +97,15 @@ impl Keeper {
         lock(&self.ledger).end(mark);
     }
 
-    /// Which of these chunks are whole here, with CRC-32 and length of each. They are kept for a while.
+    /// Which of these chunks are whole here, with CRC-32 and length of each. They are kept for a while, and for the upload
+    /// `id` if it is one. Errors as [`Keeper::store`].
     pub fn hold(&self, id: u64, names: &[Name]) -> Result<Vec<Option<(u32, u32)>>> {
-        let (mark, _) = self.enter(id)?;
-        let mut ledger = lock(&self.ledger);
-        names.iter().for_each(|name| ledger.mark(name, mark));
-        drop(ledger);
+        self.check_leads()?;
+        if id != NO_UPLOAD {
+            let (mark, _) = self.enter(id)?;
+            let mut ledger = lock(&self.ledger);
+            names.iter().for_each(|name| ledger.mark(name, mark));
+        }
         names
             .iter()
             .map(|name| {
@@ -128,13 +133,18 @@ impl Keeper {
         marks.into_iter().for_each(|mark| ledger.end(mark));
     }
 
-    /// The mark of the upload, which begins here if it is not known, and the voters that it does without.
-    fn enter(&self, id: u64) -> Result<(Mark, BTreeSet<u64>)> {
+    fn check_leads(&self) -> Result<Status> {
         self.standing.check_open()?;
         let status = self.standing.status();
-        if status.role != Role::Leader {
-            return Err(Error::new(Kind::Moved, "this member does not lead its group"));
+        match status.role {
+            Role::Leader => Ok(status),
+            _ => Err(Error::new(Kind::Moved, "this member does not lead its group")),
         }
+    }
+
+    /// The mark of the upload, which begins here if it is not known, and the voters that it does without.
+    fn enter(&self, id: u64) -> Result<(Mark, BTreeSet<u64>)> {
+        let status = self.check_leads()?;
         let mut uploads = lock(&self.uploads);
         if let Some(upload) = uploads.known.get_mut(&id) {
             if upload.mark.term != status.term {

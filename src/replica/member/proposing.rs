@@ -16,8 +16,8 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         clock: u64,
         queue: &mut VecDeque<(Ticket, M::Command)>,
     ) -> Vec<(Ticket, Error)> {
-        let mut refused = self.refuse_unsecured(queue);
-        let (tickets, commands) = take_entry::<M>(queue);
+        let (mut tickets, mut commands) = take_entry::<M>(queue);
+        let mut refused = self.refuse_unsecured(&mut tickets, &mut commands);
         if tickets.is_empty() {
             return refused;
         }
@@ -31,24 +31,28 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         refused
     }
 
-    /// Nothing is proposed that refers to chunks which a majority may not have.
-    fn refuse_unsecured(&self, queue: &mut VecDeque<(Ticket, M::Command)>) -> Vec<(Ticket, Error)> {
+    /// Takes out what refers to chunks which a majority may not have, and returns whom that refuses.
+    fn refuse_unsecured(
+        &self,
+        tickets: &mut Vec<Ticket>,
+        commands: &mut Vec<M::Command>,
+    ) -> Vec<(Ticket, Error)> {
         let mut refused = Vec::new();
-        queue.retain(|(ticket, command)| {
-            let secured = M::secured(command)
-                .is_none_or(|secured| self.core.is_secured(secured.term, &secured.holders));
-            if !secured {
-                let error = Error::new(
-                    Kind::NoMajority,
-                    "the group changed while the value was on its way; nothing was written",
-                );
-                refused.push((
-                    *ticket,
-                    error.hint("send it again; put-file --resume sends only what is missing"),
-                ));
+        let mut at = 0;
+        while let Some(command) = commands.get(at) {
+            if M::secured(command).is_none_or(|secured| self.core.is_secured(secured.term, &secured.holders))
+            {
+                at += 1;
+                continue;
             }
-            secured
-        });
+            commands.remove(at);
+            let error = Error::new(
+                Kind::NoMajority,
+                "the group changed while the value was on its way; nothing was written",
+            );
+            let hint = "send it again; put-file --resume sends only what is missing";
+            refused.push((tickets.remove(at), error.hint(hint)));
+        }
         refused
     }
 

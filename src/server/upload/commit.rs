@@ -155,10 +155,12 @@ pub(crate) struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// The nodes at `addresses`, with commas between them.
+    /// The nodes at `addresses`, with commas between them, as far as they are members of the cluster: nobody else is asked.
     pub(crate) fn of(door: &Door, addresses: &str) -> Elsewhere {
-        let own = door.site.address();
-        let others = addresses.split(',').filter(|address| !address.is_empty() && *address != own);
+        let (own, view) = (door.site.address(), door.site.view());
+        let members = || view.groups.iter().flat_map(|group| &group.members);
+        let is_member = |address: &str| members().any(|member| member.address == address);
+        let others = addresses.split(',').filter(|address| *address != own && is_member(address));
         Elsewhere {
             caller: Caller::new(door.site.guard.token().map(str::to_owned)),
             addresses: others.map(str::to_owned).collect(),

@@ -10,42 +10,23 @@ use super::super::errand::Wire;
 use super::super::route::Style;
 use super::super::values;
 use super::super::write::check_value;
-use super::session::{MOST_NAMES, Session, held};
+use super::session::{Session, held};
 use super::{Order, limit};
+use crate::cluster::frames::{Frame, HEAD, MOST_HASHES};
 use crate::cluster::slots::slot;
 use crate::error::{Error, Kind, Result};
-use crate::replica::chunk::{CHUNK, NAME, Name};
+use crate::replica::blobs::NO_UPLOAD;
+use crate::replica::chunk::{NAME, Name};
 use actix_web::HttpResponse;
 use actix_web::dev::Payload;
 use bytes::BytesMut;
 
-/// Bytes of a frame's head.
-const HEAD: usize = NAME + 4 + 1;
 /// So many chunks that are held are looked up at once.
 const HELD_AT_ONCE: usize = 128;
 
-/// The head of a frame.
-#[derive(Debug, PartialEq, Eq)]
-struct Head {
-    name: Name,
-    length: usize,
-    follows: bool,
-}
-
-/// Reads the head of a frame. Errors with `BadRequest`.
-fn head(bytes: &[u8]) -> Result<Head> {
-    let parse = || {
-        let (name, rest) = bytes.split_first_chunk::<NAME>()?;
-        let (length, rest) = rest.split_first_chunk::<4>()?;
-        let length = u32::from_be_bytes(*length) as usize;
-        let follows = match rest {
-            [0] => false,
-            [1] => true,
-            _ => return None,
-        };
-        (1..=CHUNK).contains(&length).then_some(Head { name: Name(*name), length, follows })
-    };
-    parse().ok_or_else(|| Error::new(Kind::BadRequest, "the body is not made of frames of chunks"))
+fn head(bytes: &[u8]) -> Result<Frame> {
+    let frame = bytes.first_chunk().and_then(Frame::decode);
+    frame.ok_or_else(|| Error::new(Kind::BadRequest, "the body is not made of frames of chunks"))
 }
 
 /// `POST /kv/KEY?chunks`.
@@ -55,12 +36,11 @@ pub(crate) async fn has_chunks(
     payload: &mut Payload,
     key: &[u8],
 ) -> Result<HttpResponse> {
-    let body = body::read(&door.site, asked.request, payload, MOST_NAMES * NAME, Kind::TooLarge).await?;
+    let body = body::read(&door.site, asked.request, payload, MOST_HASHES * NAME, Kind::TooLarge).await?;
     let names = Name::list(&body.bytes).ok_or_else(no_names)?;
-    let session = Session::begin(door, asked, slot(key))?;
     let mut answer = Vec::with_capacity(names.len());
     for names in names.chunks(HELD_AT_ONCE) {
-        let held = held(door, asked, session.slot, session.id, names).await?;
+        let held = held(door, asked, slot(key), NO_UPLOAD, names).await?;
         answer.extend(held.iter().map(|held| if held.is_some() { b'1' } else { b'0' }));
     }
     Ok(HttpResponse::Ok().content_type("text/plain").body(answer))
@@ -86,7 +66,8 @@ pub(crate) async fn put_chunks(
         if !intake.fill(&mut buffer, HEAD).await? {
             return Err(Error::new(Kind::BadRequest, "the body ends in the middle of a frame"));
         }
-        let Head { name, length, follows } = head(&buffer.split())?;
+        let Frame { hash, length, follows } = head(&buffer.split())?;
+        let (name, length) = (Name(hash), length as usize);
         check_value(session.size() + held_bytes + length as u64, limit)?;
         if !follows {
             held.push(name);
@@ -127,26 +108,4 @@ pub(crate) async fn put_chunks(
 pub(super) fn no_names() -> Error {
     Error::new(Kind::BadRequest, "the body is not made of names of 32 bytes")
         .hint("the name of a chunk is the BLAKE3 hash of its bytes")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn heads() {
-        let frame = |length: u32, follows: u8| [&[7; 32][..], &length.to_be_bytes(), &[follows]].concat();
-        assert_eq!(head(&frame(258, 1)).unwrap(), Head { name: Name([7; 32]), length: 258, follows: true });
-        for bad in [frame(0, 1), frame(CHUNK as u32 + 1, 0), frame(5, 2), frame(5, 1)[..36].to_vec()] {
-            assert_eq!(head(&bad).unwrap_err().kind(), Kind::BadRequest);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_heads_never_panic(bytes: Vec<u8>) {
-            let _ = head(&bytes);
-        }
-    }
 }

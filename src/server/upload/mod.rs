@@ -68,8 +68,9 @@ pub(crate) async fn put_body(
         check_value(length, limit)?;
     }
     let mut lease = site.budget.lease();
-    lease.grow_later(intake.announced.map_or(INLINE, |length| length.min(INLINE as u64) as usize)).await?;
-    let mut first = BytesMut::new();
+    let expected = intake.announced.map_or(INLINE, |length| length.min(INLINE as u64) as usize);
+    lease.grow(expected)?;
+    let mut first = BytesMut::with_capacity(if intake.announced.is_some() { expected } else { 0 });
     if !intake.fill(&mut first, INLINE).await? || intake.is_over().await? {
         check_value(first.len() as u64, limit)?;
         let bytes = first.freeze();
@@ -138,9 +139,8 @@ pub(crate) async fn put_file(
     if first.len() <= INLINE {
         return put_whole(door, asked, order, first.clone(), (wire(Some(first)), true), Some(lease)).await;
     }
-    drop(lease);
     let mut session = Session::begin(door, asked, slot(&order.key))?;
-    let (mut chunk, mut room) = (first, session.room().await?);
+    let (mut chunk, mut room) = (first, lease);
     while !chunk.is_empty() {
         session.push(chunk, room).await?;
         room = session.room().await?;

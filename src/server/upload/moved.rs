@@ -18,7 +18,24 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// True while chunks of a move come in: one step at a time.
 #[derive(Default)]
-pub(crate) struct Taking(AtomicBool);
+pub(crate) struct Taking(Arc<AtomicBool>);
+
+/// The turn of a step, which ends when it is dropped.
+struct Turn(Arc<AtomicBool>);
+
+impl Taking {
+    /// Takes the turn, if nobody has it.
+    fn begin(&self) -> Option<Turn> {
+        let taken = self.0.swap(true, Ordering::AcqRel);
+        (!taken).then(|| Turn(Arc::clone(&self.0)))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
 
 /// Proposes a step of a move that group `from` asks for. The chunks of the values that it brings come first.
 ///
@@ -54,10 +71,8 @@ async fn bring(
     if manifests.is_empty() {
         return Ok(None);
     }
-    let site = Arc::clone(&door.site);
-    if site.worker()?.taking.0.swap(true, Ordering::AcqRel) {
-        return Err(on_their_way());
-    }
+    let site = &door.site;
+    let turn = site.worker()?.taking.begin().ok_or_else(on_their_way)?;
     let id = super::session::random()?;
     let view = site.view();
     let members = view.group(from).map(|group| &group.members[..]).unwrap_or_default();
@@ -66,9 +81,7 @@ async fn bring(
     let (keeper, held) = (Arc::clone(replica.keeper()), Held::new(replica, id));
     let job = actix_web::rt::spawn(blocking(move || {
         let done = secure(&keeper, id, &manifests, &source);
-        if let Ok(worker) = site.worker() {
-            worker.taking.0.store(false, Ordering::Release);
-        }
+        drop(turn);
         Ok((done, held))
     }));
     // If it takes longer, it goes on by itself, and the next try finds what is here by then.

@@ -6,6 +6,7 @@ use super::super::door::{Asked, Door};
 use super::super::errand::{Aim, Done, Errand, Manner, Wire};
 use super::super::many::blocking;
 use super::super::respond;
+use crate::cluster::frames::MOST_HASHES;
 use crate::error::{Error, Kind, Result};
 use crate::replica::chunk::{Builder, CHUNK, NAME, Name};
 use crate::replica::handle::KeyspaceHandle;
@@ -23,8 +24,6 @@ use std::sync::Arc;
 
 /// So many chunks of one upload are on their way at once.
 const AT_ONCE: usize = 4;
-/// So many names are asked for at once.
-pub(super) const MOST_NAMES: usize = 1 << 15;
 /// What is said of a chunk that is held: 1, CRC-32 and length.
 const HELD: usize = 9;
 
@@ -174,7 +173,8 @@ async fn store(door: &Door, asked: &Asked<'_>, slot: u16, id: u64, chunk: Bytes)
             let (keeper, bytes) = (Arc::clone(replica.keeper()), chunk.clone());
             Ok(blocking(move || keeper.store(id, &name, &bytes)).await?)
         })
-        .await?;
+        .await
+        .map_err(unwritten)?;
     if let Done::There(answer) = done {
         checked(answer).await?;
     }
@@ -193,7 +193,8 @@ pub(super) async fn held(
     let wire = wire(&path, Bytes::from_iter(names.iter().flat_map(|name| name.0)));
     let done = errand(door, asked, slot, wire)?
         .run(async |replica| Ok(hold_here(replica, id, names.to_vec()).await?))
-        .await?;
+        .await
+        .map_err(unwritten)?;
     match done {
         Done::Here(held) => Ok(held),
         Done::There(answer) => {
@@ -234,7 +235,18 @@ async fn checked(answer: HttpResponse) -> Result<Bytes> {
     if status.is_success() {
         return Ok(body);
     }
-    Err(super::super::error::of_problem(status, &body))
+    Err(unwritten(super::super::error::of_problem(status, &body)))
+}
+
+/// Whatever became of a step of an upload, the value was not written.
+fn unwritten(error: Error) -> Error {
+    match error.kind() {
+        Kind::UnknownOutcome => {
+            Error::new(Kind::NoMajority, format!("{}; nothing of the value was written", error.detail()))
+                .hint("send it again; put-file --resume sends only what is missing")
+        }
+        _ => error,
+    }
 }
 
 /// `POST /internal/upload/UPLOAD/SLOT`, at the member that leads or one that knows who does.
@@ -259,7 +271,7 @@ pub(crate) async fn hold_chunks(
     id: u64,
     slot: u16,
 ) -> Result<HttpResponse> {
-    let body = body::read(&door.site, asked.request, payload, MOST_NAMES * NAME, Kind::TooLarge).await?;
+    let body = body::read(&door.site, asked.request, payload, MOST_HASHES * NAME, Kind::TooLarge).await?;
     let names = Name::list(&body.bytes).ok_or_else(super::frames::no_names)?;
     let held = held(door, asked, slot, id, &names).await?;
     let answer: Vec<u8> = held

@@ -77,11 +77,6 @@ impl Blobs for MemoryBlobs {
         })
     }
 
-    fn has(&self, name: &Name) -> bool {
-        let disk = self.disk.lock();
-        disk.check(self.epoch).is_ok() && disk.blobs.contains_key(name)
-    }
-
     fn touch(&self, name: &Name) -> bool {
         self.date(name, (self.time)())
     }
@@ -138,7 +133,7 @@ mod tests {
         let blobs = opened(&disk, 10);
         blobs.put(&name, b"meow").unwrap();
         disk.crash(2);
-        assert!(blobs.put(&other, b"purr").is_err() && blobs.read(&name).is_err() && !blobs.has(&name));
+        assert!(blobs.put(&other, b"purr").is_err() && blobs.read(&name).is_err() && !blobs.touch(&name));
         let blobs = opened(&disk, 13);
         assert_eq!(blobs.read(&name).unwrap(), Found::Whole(b"meow".to_vec()));
         let mut ages = Vec::new();

@@ -1,5 +1,5 @@
-//! The format in which an upload goes on: the hashes of chunks, and the frames that carry those that are missing.
-//! No I/O here.
+//! The format in which an upload goes on: the hashes of chunks, and the frames that carry those that are missing. The
+//! client writes it and the server reads it. No I/O here.
 //!
 //! A frame is the BLAKE3 hash of a chunk (32 bytes), its length (`u32`, big-endian), one byte that is 1 if the chunk's
 //! bytes follow and 0 if the store has them, and the bytes.
