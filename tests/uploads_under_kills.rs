@@ -49,7 +49,7 @@ fn a_key_is_absent_or_old_or_new_whoever_dies() {
     let mut dice = Dice::fresh();
     let mut acknowledged: Vec<Option<usize>> = vec![None; 3];
     let mut possible: Vec<Vec<Option<usize>>> = vec![vec![None]; 3];
-    for round in 0..24 {
+    for round in 0..50 {
         let key = round % 3;
         let victim = dice.below(3) as usize;
         let door = (victim + 1 + dice.below(2) as usize) % 3;

@@ -361,8 +361,9 @@ where
             transport.set_progress(Progress { commit: member.core().commit(), complete });
         }
         self.measure(&outputs);
-        self.tell_of_chunks(&outputs);
+        // In this order: who is told that all rows are others looks at them at once.
         self.publish(&outputs);
+        self.tell_of_chunks(&outputs);
         if ticks || !self.inbox.shared.started.load(Ordering::Relaxed) {
             self.publish_members();
         }

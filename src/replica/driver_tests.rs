@@ -10,6 +10,7 @@ use crate::replica::parcel::Sender;
 use crate::store::doubles::{Disk, MemoryGenerations, MemoryLog};
 use crate::store::record::checksum;
 use raft::eraftpb::ConfState;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 type Started = Inbox<Keyspace, (MemoryLog, MemoryGenerations), <MemoryGenerations as Generations>::Building>;
@@ -22,12 +23,21 @@ fn disk() -> Disk {
 }
 
 fn start_on(disk: &Disk, free: Arc<AtomicU64>) -> Started {
+    start_with(disk, free, |_| None)
+}
+
+fn start_with(
+    disk: &Disk,
+    free: Arc<AtomicU64>,
+    chunks: impl FnOnce(&Arc<Shared<Keyspace>>) -> Option<Arc<dyn Chunks>>,
+) -> Started {
     let (log, generations) = disk.open(false);
     let member = Member::open(setup(7), log, generations).unwrap();
     let own = Sender { cluster: "c".into(), group: 0, incarnation: 1, id: 1, starts: 1, run: 1 };
     let free_bytes = Box::new(move || Some(free.load(Ordering::Relaxed)));
     let shared = share(&member);
-    let world = World { wire: Arc::new(Nowhere), own, free_bytes, reserve: 64 << 20, chunks: None };
+    let chunks = chunks(&shared);
+    let world = World { wire: Arc::new(Nowhere), own, free_bytes, reserve: 64 << 20, chunks };
     let inbox = start(member, shared, world).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     while !inbox.shared().may_read() {
@@ -125,6 +135,37 @@ fn commands_that_wait_together_share_an_entry_and_a_sync() {
         assert_eq!(outputs.replies.len() as u64, outputs.commands);
     }
     assert_eq!((commands, queue.len()), (5000, 0), "4096 commands are one entry");
+}
+
+/// Looks at the rows when it is told that they are others.
+struct Watcher {
+    shared: Arc<Shared<Keyspace>>,
+    keys: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Chunks for Watcher {
+    fn applied(&self, _index: u64, _term: u64, _chunked: Vec<Vec<u8>>) {}
+
+    fn replaced(&self, _index: u64, _term: u64) {
+        let live = self.shared.live.read().unwrap().clone();
+        self.keys.lock().unwrap().push(live.expect("it is open").published.counters.keys);
+    }
+
+    fn complete(&self) -> u64 {
+        u64::MAX
+    }
+}
+
+#[test]
+fn who_keeps_chunks_sees_the_new_rows_when_all_were_replaced() {
+    let (disk, keys) = (disk(), Arc::default());
+    let watcher = |shared: &Arc<Shared<Keyspace>>| {
+        Some(Arc::new(Watcher { shared: Arc::clone(shared), keys: Arc::clone(&keys) }) as Arc<dyn Chunks>)
+    };
+    let inbox = start_with(&disk, plenty(), watcher);
+    ask(&inbox, put("a")).unwrap();
+    ask(&inbox, Request { id: None, command: Write::Clear }).unwrap();
+    assert_eq!(*keys.lock().unwrap(), [0]);
 }
 
 #[test]

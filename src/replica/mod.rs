@@ -49,6 +49,7 @@ pub use found::{
     save_routes,
 };
 
+pub use crate::store::buffers;
 pub use crate::store::chunk::{self, Manifest, Name};
 pub use crate::store::folder::{Folder, Sizes};
 pub use crate::store::identity::{Identity, Role};

@@ -9,7 +9,7 @@ use actix_web::HttpRequest;
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
 use actix_web::http::header::CONTENT_LENGTH;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -128,7 +128,7 @@ impl<'a> Intake<'a> {
     /// Adds what comes to `buffer` until it has `length` bytes or the body ends; false if it ended first.
     ///
     /// Errors: as [`read`], except for those of its length.
-    pub(crate) async fn fill(&mut self, buffer: &mut BytesMut, length: usize) -> Result<bool> {
+    pub(crate) async fn fill(&mut self, buffer: &mut Vec<u8>, length: usize) -> Result<bool> {
         while buffer.len() < length {
             if self.rest.is_empty() {
                 if self.ended {

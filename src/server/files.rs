@@ -7,6 +7,7 @@ use super::many::blocking;
 use super::site::Site;
 use super::worker::Worker;
 use crate::error::{Error, Kind, Result};
+use crate::replica::buffers;
 use bytes::Bytes;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -51,12 +52,12 @@ impl Reading {
 }
 
 fn piece(mut file: &File, path: &[u8], length: usize) -> Result<Bytes> {
-    let mut bytes = Vec::with_capacity(length);
+    let mut bytes = buffers::take();
     file.by_ref()
         .take(length as u64)
         .read_to_end(&mut bytes)
         .map_err(|error| Error::new(Kind::System, format!("cannot read {}", shown(path))).cause(error))?;
-    Ok(Bytes::from(bytes))
+    Ok(buffers::share(bytes))
 }
 
 /// The folder that a worker may read.

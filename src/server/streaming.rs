@@ -18,6 +18,9 @@ use std::io;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
+/// So much goes to the socket at once: what is still in the processor's cache.
+const PIECE: usize = 128 << 10;
+
 /// A stretch of one chunk, or bytes that stand between stretches.
 enum Part {
     Text(Bytes),
@@ -63,19 +66,19 @@ pub(crate) async fn answer(
     let key = respond::shown(key);
     let source = Source { keeper, _reading: reading, manifest, node: std::sync::Mutex::default(), key };
     let mut flow = Flow { source: Arc::new(source), pieces: plan.pieces.into(), ahead: None };
-    let first = flow.next().await.transpose()?;
-    let rest = stream::unfold((first, flow), |(first, mut flow)| async move {
-        let next = match first {
-            Some(bytes) => Ok(bytes),
-            None => match flow.next().await? {
-                Ok(bytes) => Ok(bytes),
+    let first = flow.next().await.transpose()?.unwrap_or_default();
+    let rest = stream::unfold((first, flow), |(mut left, mut flow)| async move {
+        if left.is_empty() {
+            left = match flow.next().await? {
+                Ok(bytes) => bytes,
                 Err(error) => {
                     log::error!("an answer breaks off: {error}");
-                    Err(io::Error::other(error.to_string()))
+                    return Some((Err(io::Error::other(error.to_string())), (left, flow)));
                 }
-            },
-        };
-        Some((next, (None, flow)))
+            };
+        }
+        let piece = left.split_to(PIECE.min(left.len()));
+        Some((Ok(piece), (left, flow)))
     });
     Ok(response.set_body(BoxBody::new(SizedStream::new(plan.content_length, rest))))
 }
@@ -141,7 +144,7 @@ impl Source {
             Error::new(kind, detail).hint(hint)
         };
         let name = self.name(number).map_err(named)?;
-        self.keeper.read(&name).map(Bytes::from).map_err(named)
+        self.keeper.share(&name).map_err(named)
     }
 
     fn name(&self, number: u64) -> Result<Name> {

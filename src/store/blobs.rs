@@ -7,6 +7,7 @@
 //!
 //! Which chunks are needed is not known here (`replica/blobs`).
 
+use super::buffers;
 use super::chunk::Name;
 use super::files::{free_bytes, sync_folder, system};
 use crate::error::{Error, Kind, Result};
@@ -193,12 +194,9 @@ impl Blobs for ChunkFolder {
 
     fn read(&self, name: &Name) -> Result<Found> {
         let place = self.place(name);
-        let mut bytes = Vec::new();
-        let read = File::open(&place).and_then(|file| {
-            bytes.reserve_exact(file.metadata()?.len().min(2 << 20) as usize);
-            // A chunk has at most 1 MiB.
-            file.take(2 << 20).read_to_end(&mut bytes)
-        });
+        let mut bytes = buffers::take();
+        // A chunk has at most 1 MiB.
+        let read = File::open(&place).and_then(|file| file.take(2 << 20).read_to_end(&mut bytes));
         match read {
             Ok(_) if Name::of(&bytes) == *name => Ok(Found::Whole(bytes)),
             Ok(_) => Ok(Found::Rotten),

@@ -29,6 +29,7 @@
 //! Left out: what commands mean and when entries are committed (`replica`).
 
 pub mod blobs;
+pub mod buffers;
 mod bulk;
 pub mod chunk;
 mod crc32c;

@@ -101,6 +101,7 @@ impl Keeper {
     pub(super) fn check_until_closed(&self) {
         yield_to_others();
         while self.standing.check_open().is_ok() {
+            lock(&self.recent).forget(self.standing.now());
             let idle = |needs: &mut Needs| needs.is_idle();
             drop(self.needed.wait_timeout_while(lock(&self.needs), PAUSE, idle));
             if let Err(error) = self.check_one() {

@@ -17,6 +17,7 @@
 mod checking;
 mod collecting;
 mod ledger;
+mod recent;
 mod securing;
 pub mod talk;
 mod verifying;
@@ -33,9 +34,12 @@ use super::transport::Wire;
 use crate::cluster::verifying::ChunkFacts;
 use crate::error::{Error, Kind, Result};
 use crate::store::blobs::{Blobs, Found};
+use crate::store::buffers;
 use crate::store::chunk::{Manifest, Name};
 use crate::store::state::State;
+use bytes::Bytes;
 use checking::Needs;
+use recent::Recent;
 use securing::Uploads;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -147,6 +151,7 @@ pub struct Keeper {
     needed: Condvar,
     /// Held by whoever reads a value; replaced when a collection begins.
     readers: Mutex<Arc<()>>,
+    recent: Mutex<Recent>,
     gauges: ChunkGauges,
     /// The verification under way, or the last one.
     verification: Mutex<Option<Arc<verifying::Run>>>,
@@ -207,6 +212,7 @@ impl Keeper {
             needs: Mutex::new(Needs::everything(applied.0)),
             needed: Condvar::new(),
             readers: Mutex::default(),
+            recent: Mutex::default(),
             gauges: ChunkGauges::default(),
             verification: Mutex::default(),
         }
@@ -238,6 +244,17 @@ impl Keeper {
     /// Whoever holds this may read the chunks of any record that it reads afterwards: none is removed meanwhile.
     pub fn reading(&self) -> Arc<()> {
         lock(&self.readers).clone()
+    }
+
+    /// As [`Keeper::read`], for many readers: what another one read a moment ago is not read again.
+    pub fn share(&self, name: &Name) -> Result<Bytes> {
+        let known = lock(&self.recent).find(name, self.standing.now());
+        if let Some(bytes) = known {
+            return Ok(bytes);
+        }
+        let bytes = buffers::share(self.read(name)?);
+        lock(&self.recent).note(name, &bytes, self.standing.now());
+        Ok(bytes)
     }
 
     /// The bytes of a chunk, from here or from another member. What is rotten or missing here is mended.

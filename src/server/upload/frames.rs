@@ -16,10 +16,10 @@ use crate::cluster::frames::{Frame, HEAD, MOST_HASHES};
 use crate::cluster::slots::slot;
 use crate::error::{Error, Kind, Result};
 use crate::replica::blobs::NO_UPLOAD;
+use crate::replica::buffers;
 use crate::replica::chunk::{NAME, Name};
 use actix_web::HttpResponse;
 use actix_web::dev::Payload;
-use bytes::BytesMut;
 
 /// So many chunks that are held are looked up at once.
 const HELD_AT_ONCE: usize = 128;
@@ -61,12 +61,13 @@ pub(crate) async fn put_chunks(
     let mut intake = Intake::of(&door.site, asked.request, payload);
     let mut session = Session::begin(door, asked, slot(&order.key))?;
     let (mut held, mut held_bytes) = (Vec::new(), 0);
-    let mut buffer = BytesMut::new();
-    while !intake.is_over().await? {
-        if !intake.fill(&mut buffer, HEAD).await? {
+    let mut first = Vec::with_capacity(HEAD);
+    while !session.meanwhile(intake.is_over()).await? {
+        if !session.meanwhile(intake.fill(&mut first, HEAD)).await? {
             return Err(Error::new(Kind::BadRequest, "the body ends in the middle of a frame"));
         }
-        let Frame { hash, length, follows } = head(&buffer.split())?;
+        let Frame { hash, length, follows } = head(&first)?;
+        first.clear();
         let (name, length) = (Name(hash), length as usize);
         check_value(session.size() + held_bytes + length as u64, limit)?;
         if !follows {
@@ -83,15 +84,11 @@ pub(crate) async fn put_chunks(
             held_bytes = 0;
         }
         let room = session.room().await?;
-        if !intake.fill(&mut buffer, length).await? {
+        let mut chunk = buffers::take();
+        if !session.meanwhile(intake.fill(&mut chunk, length)).await? {
             return Err(Error::new(Kind::BadRequest, "the body ends in the middle of a chunk"));
         }
-        let chunk = buffer.split().freeze();
-        if Name::of(&chunk) != name {
-            return Err(Error::new(Kind::BadRequest, "a chunk does not match its name")
-                .hint("did the file change while it was sent?"));
-        }
-        session.push(chunk, room).await?;
+        session.push(buffers::share(chunk), Some(name), room).await?;
     }
     if !held.is_empty() {
         session.push_held(held).await?;

@@ -30,12 +30,13 @@ use super::values::{self, Written};
 use super::write::{Write, check_value};
 use crate::cluster::slots::slot;
 use crate::error::Result;
+use crate::replica::buffers;
 use crate::replica::chunk::{CHUNK, INLINE, MOST_BYTES};
 use crate::replica::command::{Command, Condition, Put, Request};
 use actix_web::HttpResponse;
 use actix_web::dev::Payload;
 use actix_web::http::Method;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use session::Session;
 
 /// What a put says besides its value.
@@ -70,25 +71,25 @@ pub(crate) async fn put_body(
     let mut lease = site.budget.lease();
     let expected = intake.announced.map_or(INLINE, |length| length.min(INLINE as u64) as usize);
     lease.grow(expected)?;
-    let mut first = BytesMut::with_capacity(if intake.announced.is_some() { expected } else { 0 });
+    let mut first = Vec::with_capacity(if intake.announced.is_some() { expected } else { 0 });
     if !intake.fill(&mut first, INLINE).await? || intake.is_over().await? {
         check_value(first.len() as u64, limit)?;
-        let bytes = first.freeze();
+        let bytes = Bytes::from(first);
         let wire = Wire::of(asked, Some(bytes.clone()));
         return put_whole(door, asked, order, bytes, (wire, false), Some(lease)).await;
     }
     drop(lease);
     let mut session = Session::begin(door, asked, slot(&order.key))?;
-    let mut buffer = first;
     loop {
         let room = session.room().await?;
-        buffer.reserve(CHUNK - buffer.len());
-        let full = intake.fill(&mut buffer, CHUNK).await?;
-        if !buffer.is_empty() {
-            check_value(session.size() + buffer.len() as u64, limit)?;
-            session.push(buffer.split().freeze(), room).await?;
+        let mut chunk = buffers::take();
+        chunk.append(&mut first);
+        let full = session.meanwhile(intake.fill(&mut chunk, CHUNK)).await?;
+        if !chunk.is_empty() {
+            check_value(session.size() + chunk.len() as u64, limit)?;
+            session.push(buffers::share(chunk), None, room).await?;
         }
-        if !full || intake.is_over().await? {
+        if !full || session.meanwhile(intake.is_over()).await? {
             break;
         }
     }
@@ -142,9 +143,9 @@ pub(crate) async fn put_file(
     let mut session = Session::begin(door, asked, slot(&order.key))?;
     let (mut chunk, mut room) = (first, lease);
     while !chunk.is_empty() {
-        session.push(chunk, room).await?;
+        session.push(chunk, None, room).await?;
         room = session.room().await?;
-        chunk = file.next(CHUNK).await?;
+        chunk = session.meanwhile(file.next(CHUNK)).await?;
     }
     session.commit(order, wire(None)).await
 }

@@ -19,7 +19,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 /// So many chunks of one upload are on their way at once.
@@ -34,6 +34,18 @@ struct Stored {
     name: Name,
     length: usize,
     checksum: u32,
+}
+
+impl Stored {
+    /// What is to be said of a chunk. Errors: `BadRequest` if it is to have another name.
+    fn of(bytes: &[u8], expected: Option<Name>) -> Result<Stored> {
+        let name = Name::of(bytes);
+        if expected.is_some_and(|expected| expected != name) {
+            return Err(Error::new(Kind::BadRequest, "a chunk does not match its name")
+                .hint("did the file change while it was sent?"));
+        }
+        Ok(Stored { name, length: bytes.len(), checksum: crc32fast::hash(bytes) })
+    }
 }
 
 /// An upload.
@@ -73,17 +85,30 @@ impl<'a> Session<'a> {
         self.size
     }
 
-    /// Room in memory for a chunk, to be taken before its bytes are read. Errors: `Overloaded` after a while.
-    pub(super) async fn room(&self) -> Result<body::Lease> {
+    /// Room in memory for a chunk, to be taken before its bytes are read. Errors: `Overloaded` after a while; those of
+    /// [`Session::push`].
+    pub(super) async fn room(&mut self) -> Result<body::Lease> {
         let mut lease = self.door.site.budget.lease();
-        lease.grow_later(CHUNK).await?;
+        self.meanwhile(lease.grow_later(CHUNK)).await?;
         Ok(lease)
     }
 
-    /// The next chunk of the value, with its room. Waits while several are on their way. Errors: those of the leader.
-    pub(super) async fn push(&mut self, chunk: Bytes, room: body::Lease) -> Result<()> {
+    /// Does `work` while what is on its way goes on. Errors: those of `work` and of [`Session::push`].
+    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Some(stored) = self.sent.next(), if !self.sent.is_empty() => self.add(stored?).await?,
+            }
+        }
+    }
+
+    /// The next chunk of the value, with the name that it must have, if that is known, and its room. Waits while several
+    /// are on their way. Errors: those of the leader; `BadRequest` for another name.
+    pub(super) async fn push(&mut self, chunk: Bytes, name: Option<Name>, room: body::Lease) -> Result<()> {
         self.size += chunk.len() as u64;
-        self.send(chunk, room);
+        self.send(chunk, name, room);
         while self.sent.len() >= AT_ONCE {
             self.settle_one().await?;
         }
@@ -110,7 +135,7 @@ impl<'a> Session<'a> {
         self.settle().await?;
         let (manifest, node) = std::mem::take(&mut self.builder).finish();
         if let Some(node) = node {
-            store(self.door, self.asked, self.slot, self.id, Bytes::from(node)).await?;
+            store(self.door, self.asked, self.slot, self.id, (Bytes::from(node), None)).await?;
         }
         Ok((manifest, std::mem::take(&mut self.checksum).finalize()))
     }
@@ -122,11 +147,11 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn send(&mut self, chunk: Bytes, room: body::Lease) {
+    fn send(&mut self, chunk: Bytes, name: Option<Name>, room: body::Lease) {
         let (door, asked, slot, id) = (self.door, self.asked, self.slot, self.id);
         self.groups.extend(door.site.group_of_slot(slot));
         self.sent.push_back(Box::pin(async move {
-            let stored = store(door, asked, slot, id, chunk).await;
+            let stored = store(door, asked, slot, id, (chunk, name)).await;
             drop(room);
             stored
         }));
@@ -150,7 +175,7 @@ impl<'a> Session<'a> {
         }
         self.checksum.combine(&crc32fast::Hasher::new_with_initial_len(checksum, length as u64));
         if let Some(node) = self.builder.push(name, length) {
-            store(self.door, self.asked, self.slot, self.id, Bytes::from(node)).await?;
+            store(self.door, self.asked, self.slot, self.id, (Bytes::from(node), None)).await?;
         }
         Ok(())
     }
@@ -162,23 +187,34 @@ pub(super) fn random() -> Result<u64> {
         .map_err(|error| Error::new(Kind::System, format!("the system gives no random numbers: {error}")))
 }
 
-/// Has the leader of the slot's group store a chunk.
-async fn store(door: &Door, asked: &Asked<'_>, slot: u16, id: u64, chunk: Bytes) -> Result<Stored> {
-    let bytes = chunk.clone();
-    let (name, checksum) = blocking(move || Ok((Name::of(&bytes), crc32fast::hash(&bytes)))).await?;
+/// Has the leader of the slot's group store a chunk, which must have the name if one is given.
+async fn store(
+    door: &Door,
+    asked: &Asked<'_>,
+    slot: u16,
+    id: u64,
+    (chunk, expected): (Bytes, Option<Name>),
+) -> Result<Stored> {
     let path = format!("/internal/upload/{id}/{slot}");
     let wire = wire(&path, chunk.clone());
     let done = errand(door, asked, slot, wire)?
         .run(async |replica| {
             let (keeper, bytes) = (Arc::clone(replica.keeper()), chunk.clone());
-            Ok(blocking(move || keeper.store(id, &name, &bytes)).await?)
+            let stored = blocking(move || {
+                let stored = Stored::of(&bytes, expected)?;
+                keeper.store(id, &stored.name, &bytes).map(|()| stored)
+            });
+            Ok(stored.await?)
         })
         .await
         .map_err(unwritten)?;
-    if let Done::There(answer) = done {
-        checked(answer).await?;
+    match done {
+        Done::Here(stored) => Ok(stored),
+        Done::There(answer) => {
+            checked(answer).await?;
+            blocking(move || Stored::of(&chunk, expected)).await
+        }
     }
-    Ok(Stored { name, length: chunk.len(), checksum })
 }
 
 /// Which chunks the leader has, with checksum and length of each; it keeps them.
@@ -259,7 +295,7 @@ pub(crate) async fn take_chunk(
 ) -> Result<HttpResponse> {
     let body = body::read(&door.site, asked.request, payload, CHUNK, Kind::TooLarge).await?;
     // Only the node that cut the value turns to another group: the chunks before this one are where it sent them.
-    store(door, asked, slot, id, Bytes::from(body.bytes)).await?;
+    store(door, asked, slot, id, (Bytes::from(body.bytes), None)).await?;
     Ok(respond::empty(StatusCode::NO_CONTENT))
 }
 
