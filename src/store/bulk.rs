@@ -367,6 +367,8 @@ mod tests {
             ),
             block in 1usize..4096,
         ) {
+            // Chance finds names of rows that `read` leaves out.
+            let rows: Rows = rows.into_iter().filter(|(row, _)| !is_local(row)).collect();
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("000002");
             build(&path, &rows, block);

@@ -151,7 +151,7 @@ impl Operator {
         }
         let master = leaders[sys.random.up_to(leaders.len() - 1)];
         let Some(node) = masters.nodes.get_mut(&master) else { return Ok(()) };
-        if is_void(&task, node) {
+        if is_void(sys, &task, node) {
             // The group that it was to join has gone.
             self.tasks.remove(&number);
             return Ok(());
@@ -319,11 +319,15 @@ fn stop(sys: &mut System, place: Place, masters: &mut Group<DirectoryMachine>, w
     }
 }
 
-/// True if a worker was to join a group that was dissolved.
-fn is_void(task: &Task, master: &Node<DirectoryMachine>) -> bool {
+/// True if a worker was to join a group that was dissolved; or at the end one that is drained, which may wait for good until
+/// others have more members.
+fn is_void(sys: &System, task: &Task, master: &Node<DirectoryMachine>) -> bool {
     let Task::Join { group: Some(group), .. } = task else { return false };
     let directory = master.up.as_ref().map(|up| up.member.machine().publish());
-    directory.is_some_and(|directory| directory.group(*group).dissolved)
+    directory.is_some_and(|directory| {
+        let group = directory.group(*group);
+        group.dissolved || (group.draining && !sys.faults)
+    })
 }
 
 fn is_alive(masters: &Group<DirectoryMachine>, place: Place, life: u64) -> bool {
