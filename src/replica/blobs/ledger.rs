@@ -226,8 +226,9 @@ impl Ledger {
             return true;
         }
         if self.term == mark.term {
-            // Earlier uploads may hold the same chunk: only the last one is noted.
-            return mark.number < self.low();
+            // Earlier uploads may hold the same chunk: only the last one is noted. What became of those of earlier terms is
+            // known with the first entry of this one.
+            return self.applied.1 == mark.term && mark.number < self.low();
         }
         self.heard.is_some_and(|heard| {
             heard.term == mark.term && mark.number < heard.low && self.applied.0 >= heard.applied

@@ -147,3 +147,16 @@ fn a_collection_hears_of_what_comes_meanwhile() {
     ledger.applied(11, 2, &vec![Vec::new(); MOST_TOUCHED + 1]);
     assert_eq!(ledger.take_touched(), None);
 }
+
+#[test]
+fn a_chunk_of_an_earlier_term_is_held_until_that_term_is_applied_whatever_a_new_leader_does_with_it() {
+    let mut ledger = opened();
+    // The leader of term 3 may have proposed it. Then this member leads, and its own upload of the same chunk fails.
+    ledger.mark(&name(1), Mark { term: 3, number: 7 });
+    let own = ledger.begin(4);
+    ledger.mark(&name(1), own);
+    ledger.end(own);
+    assert!(holds(&mut ledger, 1), "the entry of term 3 may not be applied here");
+    ledger.applied(8, 4, &[]);
+    assert!(!holds(&mut ledger, 1));
+}
