@@ -57,12 +57,16 @@ fn the_voter_dies() {
     fleet.workers[0].put("A", "happy");
     fleet.await_equal();
     fleet.workers[0].kill();
-    for node in [&fleet.workers[1], &fleet.masters[0]] {
-        refuses(node, &fleet.workers[0], 1);
-        node.get("/kv/A").must_be_problem(503, "no_majority");
-    }
-    let outcome = fleet.home.run_at(&fleet.masters[0], &["put", "A", "x"]).exits(3);
-    assert!(outcome.err.contains("promote 1"), "{}", outcome.err);
+    // Each of these waits as long as it may.
+    std::thread::scope(|scope| {
+        for node in [&fleet.workers[1], &fleet.masters[0]] {
+            let voter = &fleet.workers[0];
+            scope.spawn(move || refuses(node, voter, 1));
+            scope.spawn(move || drop(node.get("/kv/A").must_be_problem(503, "no_majority")));
+        }
+        let outcome = fleet.home.run_at(&fleet.masters[0], &["put", "A", "x"]).exits(3);
+        assert!(outcome.err.contains("promote 1"), "{}", outcome.err);
+    });
     let stale = ask(fleet.workers[1].port, "/kv/A?consistency=stale").expect("an answer").must_be(200);
     assert_eq!(stale.text(), "happy");
     // It stays a standby, however long it waits.

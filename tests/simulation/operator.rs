@@ -322,11 +322,11 @@ fn stop(sys: &mut System, place: Place, masters: &mut Group<DirectoryMachine>, w
 /// True if a worker was to join a group that was dissolved; or at the end one that is drained, which may wait for good until
 /// others have more members.
 fn is_void(sys: &System, task: &Task, master: &Node<DirectoryMachine>) -> bool {
-    let Task::Join { group: Some(group), .. } = task else { return false };
+    let Task::Join { group: Some(group), replace, .. } = task else { return false };
     let directory = master.up.as_ref().map(|up| up.member.machine().publish());
     directory.is_some_and(|directory| {
         let group = directory.group(*group);
-        group.dissolved || (group.draining && !sys.faults)
+        group.dissolved || (group.draining && !sys.faults && replace.is_none())
     })
 }
 
