@@ -92,6 +92,11 @@ impl ChunkFolder {
         for first in 0..=u8::MAX {
             let folder = path.join(format!("{first:02x}"));
             make(&folder)?;
+            // An empty one has no name that somebody heard of.
+            let is_empty = fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_none());
+            if is_empty {
+                continue;
+            }
             // Long after a change the system has written it by itself.
             let changed = fs::metadata(&folder).and_then(|facts| facts.modified());
             if changed.ok().and_then(|time| time.elapsed().ok()).is_none_or(|age| age < LATELY) {

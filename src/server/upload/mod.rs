@@ -79,6 +79,19 @@ pub(crate) async fn put_body(
         return put_whole(door, asked, order, bytes, (wire, false), Some(lease)).await;
     }
     drop(lease);
+    // Most puts are small: their way has no room for what a large one needs.
+    Box::pin(put_large(door, asked, intake, first, order)).await
+}
+
+/// Stores the rest of a body, which begins with `first`, in chunks.
+async fn put_large(
+    door: &Door,
+    asked: &Asked<'_>,
+    mut intake: Intake<'_>,
+    mut first: Vec<u8>,
+    order: Order,
+) -> Result<HttpResponse> {
+    let limit = limit(door);
     let mut session = Session::begin(door, asked, slot(&order.key))?;
     loop {
         let room = session.room().await?;
