@@ -61,8 +61,7 @@ async fn settle_later(replica: KeyspaceHandle, keeper: Arc<Keeper>, mark: Mark) 
         let nothing = Request { id: None, command: Command::Sweep };
         match replica.submit(nothing, Instant::now() + BEHIND).await {
             Ok(_) => return keeper.settle(mark),
-            // Another member leads: a later term.
-            Err(error) if error.kind() == crate::error::Kind::Moved => return,
+            // Also where the lead is about to be handed over: that may come to nothing. In a later term it does not matter.
             Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
         }
     }

@@ -137,7 +137,6 @@ impl<M: Subject> Up<M> {
                     sys.count("upload settled late");
                     upkeep.room.keeper.settle(mark);
                 }
-                Err(error) if error.kind() == Kind::Moved => {}
                 Err(_) => sys.after(SECOND, Event::Settle(place, life, mark, tries + 1)),
             }
         }
