@@ -10,11 +10,10 @@ use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
 use actix_web::http::header::CONTENT_LENGTH;
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -216,7 +215,7 @@ pub(crate) async fn read(
 }
 
 async fn next(site: &Site, payload: &mut Payload, began: Instant, got: u64) -> Result<Option<Bytes>> {
-    let chunk = match soon(payload).await {
+    let chunk = match payload.next().now_or_never() {
         Some(chunk) => chunk,
         None => wait(site, payload, began, got).await?,
     };
@@ -228,22 +227,6 @@ async fn next(site: &Site, payload: &mut Payload, began: Instant, got: u64) -> R
             Err(Error::new(Kind::BadRequest, format!("the body broke off after {got} bytes: {error}")))
         }
     }
-}
-
-/// What is there now, or once the connection has handed out what it has read already: most bodies come with their heads, and
-/// need no timer.
-async fn soon(payload: &mut Payload) -> Option<Option<std::result::Result<Bytes, PayloadError>>> {
-    let mut looked = false;
-    std::future::poll_fn(|context| match payload.poll_next_unpin(context) {
-        Poll::Ready(chunk) => Poll::Ready(Some(chunk)),
-        Poll::Pending if looked => Poll::Ready(None),
-        Poll::Pending => {
-            looked = true;
-            context.waker().wake_by_ref();
-            Poll::Pending
-        }
-    })
-    .await
 }
 
 async fn wait(

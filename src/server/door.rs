@@ -204,26 +204,24 @@ impl Door {
             Action::Put { key, style, value, ttl } => {
                 values::put(self, &asked, payload, key, style, value, ttl).await
             }
-            Action::PutFile { key, path } => Box::pin(upload::put_file(self, &asked, key, path)).await,
-            Action::PutChunks { key, ttl } => {
-                Box::pin(upload::put_chunks(self, &asked, payload, key, ttl)).await
-            }
-            Action::HasChunks { key } => Box::pin(upload::has_chunks(self, &asked, payload, &key)).await,
+            Action::PutFile { key, path } => upload::put_file(self, &asked, key, path).await,
+            Action::PutChunks { key, ttl } => upload::put_chunks(self, &asked, payload, key, ttl).await,
+            Action::HasChunks { key } => upload::has_chunks(self, &asked, payload, &key).await,
             Action::TakeChunk { upload, slot } => {
-                Box::pin(upload::take_chunk(self, &asked, payload, upload, slot)).await
+                upload::take_chunk(self, &asked, payload, upload, slot).await
             }
             Action::HoldChunks { upload, slot } => {
-                Box::pin(upload::hold_chunks(self, &asked, payload, upload, slot)).await
+                upload::hold_chunks(self, &asked, payload, upload, slot).await
             }
-            Action::Commit(commit) => Box::pin(upload::take_commit(self, &asked, payload, commit)).await,
+            Action::Commit(commit) => upload::take_commit(self, &asked, payload, commit).await,
             Action::GiveChunk(name) => internal::give_chunk(self, name).await,
             Action::AskChunks => internal::ask_chunks(self, payload).await,
             Action::Delete { key, style } => values::delete(self, &asked, key, style).await,
-            Action::List { query, stale } => Box::pin(lists::list(self, &asked, query, stale)).await,
+            Action::List { query, stale } => lists::list(self, &asked, query, stale).await,
             Action::ListGroup { group, query, stale } => {
-                Box::pin(lists::list_group(self, &asked, group, query, stale)).await
+                lists::list_group(self, &asked, group, query, stale).await
             }
-            Action::Batch => Box::pin(many::batch(self, &asked, payload)).await,
+            Action::Batch => many::batch(self, &asked, payload).await,
             Action::Clear(index) => many::clear(self, &asked, index).await,
             Action::Close(index) => facts::close(self, index).await,
             Action::Master => facts::master(self).await,

@@ -11,7 +11,7 @@ use super::buffers;
 use super::chunk::Name;
 use super::files::{free_bytes, sync_folder, system};
 use crate::error::{Error, Kind, Result};
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -68,8 +68,8 @@ pub struct ChunkFolder {
     path: PathBuf,
     reserve: u64,
     next: AtomicU64,
-    /// Chunks whose names are not durable yet, and how many writers each has.
-    unsynced: Mutex<HashMap<Name, usize>>,
+    /// Chunks whose names are not known to be durable. One stays here after a failure, until it is written again.
+    unsynced: Mutex<HashSet<Name>>,
 }
 
 impl ChunkFolder {
@@ -117,7 +117,7 @@ impl ChunkFolder {
         ChunkFolder { path, reserve, next: AtomicU64::new(0), unsynced: Mutex::default() }
     }
 
-    fn unsynced(&self) -> MutexGuard<'_, HashMap<Name, usize>> {
+    fn unsynced(&self) -> MutexGuard<'_, HashSet<Name>> {
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -140,7 +140,7 @@ impl ChunkFolder {
 
     /// Dates a chunk; false if it is not there.
     fn date(&self, name: &Name, time: SystemTime) -> bool {
-        if self.unsynced().contains_key(name) {
+        if self.unsynced().contains(name) {
             return false;
         }
         let Ok(file) = File::open(self.place(name)) else { return false };
@@ -159,15 +159,11 @@ impl ChunkFolder {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
             file.write_all(bytes)?;
             file.sync_data()?;
-            *self.unsynced().entry(*name).or_default() += 1;
+            self.unsynced().insert(*name);
             fs::rename(&beside, &place)?;
             place.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
-            let mut unsynced = self.unsynced();
-            let writers = unsynced.entry(*name).or_default();
-            *writers = writers.saturating_sub(1);
-            if *writers == 0 {
-                unsynced.remove(name);
-            }
+            // Whatever others rename it to meanwhile: a whole chunk is durable under this name.
+            self.unsynced().remove(name);
             Ok(())
         })();
         if written.is_err() {
@@ -292,6 +288,19 @@ mod tests {
             blobs.put(&name, b"meow").unwrap();
             assert_eq!(blobs.read(&name).unwrap(), Found::Whole(b"meow".to_vec()));
         }
+    }
+
+    #[test]
+    fn a_chunk_that_got_no_name_is_there_once_it_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = ChunkFolder::open(folder.path(), 0).unwrap();
+        let name = Name::of(b"meow");
+        let place = blobs.place(&name).parent().unwrap().to_owned();
+        fs::remove_dir(&place).unwrap();
+        assert!(blobs.put(&name, b"meow").is_err() && !blobs.touch(&name));
+        fs::create_dir(&place).unwrap();
+        blobs.put(&name, b"meow").unwrap();
+        assert!(blobs.touch(&name), "a failure must not hide it for good");
     }
 
     #[test]

@@ -79,8 +79,7 @@ pub(crate) async fn put_body(
         return put_whole(door, asked, order, bytes, (wire, false), Some(lease)).await;
     }
     drop(lease);
-    // Most puts are small: their way has no room for what a large one needs.
-    Box::pin(put_large(door, asked, intake, first, order)).await
+    put_large(door, asked, intake, first, order).await
 }
 
 /// Stores the rest of a body, which begins with `first`, in chunks.
