@@ -45,6 +45,7 @@ pub fn measure(gibibytes: usize) {
         drop(clone);
         watched(&cluster, "half of the slots to a new group", cp, || {
             let second = home.worker_with(&cluster.master, &["--keep-uploads", "1s"]);
+            cluster.run(&["rebalance"]).exits(0);
             within(LONG, "both have half of the slots", || {
                 let (shares, moves) = shares(cluster.master.port);
                 (moves == 0 && shares.len() == 2 && shares.iter().all(|(_, slots)| *slots == 8192))

@@ -77,6 +77,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const SUSPICION: Duration = Duration::from_secs(10);
 /// So many nodes may be suspect.
 const MOST_SUSPECTS: usize = 1024;
+/// So many idle connections to a node are kept unless the builder says otherwise.
+const KEPT: usize = 64;
 /// A request that found its answer by a detour spends at most so long on learning the way for the next one.
 const LEARNING: Duration = Duration::from_millis(500);
 
@@ -120,6 +122,7 @@ pub struct Builder {
     deadline: Duration,
     memory: Option<PathBuf>,
     notice: Option<Notice>,
+    connections: usize,
 }
 
 impl Builder {
@@ -132,6 +135,12 @@ impl Builder {
     /// A request ends within this time; 30 s by default. A value on its way is judged by its progress.
     pub fn deadline(mut self, deadline: Duration) -> Builder {
         self.deadline = deadline;
+        self
+    }
+
+    /// How many threads will use the client at once; 64 by default. With more, some would open a connection for each request.
+    pub fn connections(mut self, connections: usize) -> Builder {
+        self.connections = connections;
         self
     }
 
@@ -163,7 +172,7 @@ impl Builder {
             return Err(Error::new(Kind::Usage, "the token is empty or not of visible ASCII characters"));
         }
         let memory = self.memory.map(|folder| memory::file(&folder, &seeds));
-        let wire = Wire::new(self.token);
+        let wire = Wire::new(self.token, self.connections);
         let Builder { deadline, notice, .. } = self;
         Ok(Client {
             wire,
@@ -194,7 +203,7 @@ impl Client {
     /// Sets a client up step by step.
     pub fn builder(seeds: Vec<String>) -> Builder {
         let memory = memory::default_folder();
-        Builder { seeds, token: None, deadline: DEADLINE, memory, notice: None }
+        Builder { seeds, token: None, deadline: DEADLINE, memory, notice: None, connections: KEPT }
     }
 
     /// Sends a write until it is answered or given up, each time under the same id.

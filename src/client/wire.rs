@@ -24,9 +24,8 @@ pub(super) const CLUSTER: HeaderName = HeaderName::from_static("catstore-cluster
 const REQUEST_ID: HeaderName = HeaderName::from_static("catstore-request-id");
 /// `Catstore-Deadline`: milliseconds within which the node answers, so that one that forwards can still say why not.
 const DEADLINE: HeaderName = HeaderName::from_static("catstore-deadline");
-/// Connections that are kept, in all and to one node: as many threads may share a client.
-const MOST_KEPT: usize = 256;
-const MOST_KEPT_OF_ONE: usize = 64;
+/// Idle connections are kept to so many nodes, as many to each as threads may share the client.
+const KEPT_NODES: usize = 4;
 /// An attempt waits at least so long.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// A name has hardly more addresses than this that lead anywhere.
@@ -105,7 +104,8 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub fn new(token: Option<String>) -> Wire {
+    /// One that keeps up to `kept` idle connections to a node.
+    pub fn new(token: Option<String>, kept: usize) -> Wire {
         let builder = || {
             Agent::config_builder()
                 .http_status_as_error(false)
@@ -116,8 +116,8 @@ impl Wire {
                 .timeout_connect(Some(CONNECT))
                 .timeout_per_read(Some(PROGRESS))
                 .timeout_per_write(Some(PROGRESS))
-                .max_idle_connections(MOST_KEPT)
-                .max_idle_connections_per_host(MOST_KEPT_OF_ONE)
+                .max_idle_connections(kept.saturating_mul(KEPT_NODES))
+                .max_idle_connections_per_host(kept)
         };
         Wire {
             kept: agent(builder().build()),

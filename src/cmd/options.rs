@@ -1,7 +1,7 @@
 //! Options that several subcommands share: where the cluster is, the token, and what every node is told.
 
 use super::{output, parse, text};
-use crate::client::{Client, parse_address};
+use crate::client::{Builder, Client, parse_address};
 use crate::error::{Error, Kind, Result};
 use crate::server::NodeOptions;
 use std::io::Read;
@@ -76,6 +76,11 @@ impl ClientArgs {
         client(&self.master, &self.token)
     }
 
+    /// The same for so many threads at once.
+    pub fn client_of_many(&self, connections: usize) -> Result<Client> {
+        builder(&self.master, &self.token)?.connections(connections).build()
+    }
+
     /// These options as words that another command needs to reach the same cluster; nothing for what the environment or
     /// the default says anyway.
     pub fn words(&self) -> String {
@@ -95,7 +100,11 @@ impl ClientArgs {
 
 /// A client of the cluster at `addresses`; empty ones are skipped, and no address means the default one.
 pub fn client(addresses: &[String], token: &TokenArgs) -> Result<Client> {
-    Client::builder(masters(addresses)).token(token.read()?).notice(output::waiting).build()
+    builder(addresses, token)?.build()
+}
+
+fn builder(addresses: &[String], token: &TokenArgs) -> Result<Builder> {
+    Ok(Client::builder(masters(addresses)).token(token.read()?).notice(output::waiting))
 }
 
 /// The addresses that were named, or the default one.

@@ -10,7 +10,7 @@ use crate::store::record::Record;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// So many keys wait to be looked at; beyond, every value is.
@@ -219,20 +219,33 @@ impl Keeper {
     fn fetch_all(&self, names: &[Name]) -> Result<()> {
         // From here on they stay as long as something refers to them, and no longer.
         let missing: Vec<&Name> = names.iter().filter(|name| !self.blobs.settle(name)).collect();
-        if missing.len() < 2 || self.lanes < 2 {
-            return missing.into_iter().try_for_each(|name| self.fetch(name));
+        self.in_lanes(&missing, &|name| self.fetch(name))
+    }
+
+    /// Does `each` for all of these, several at once; after an error begins with no more of them.
+    pub(super) fn in_lanes(
+        &self,
+        names: &[&Name],
+        each: &(dyn Fn(&Name) -> Result<()> + Sync),
+    ) -> Result<()> {
+        let lanes = self.lanes.min(names.len());
+        if lanes < 2 {
+            return names.iter().try_for_each(|name| each(name));
         }
-        let next = AtomicUsize::new(0);
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let work = || {
-            while let Some(name) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.fetch(name)?;
+            while !failed.load(Ordering::Relaxed) {
+                let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                each(name).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
             }
             Ok(())
         };
         std::thread::scope(|scope| {
-            let lanes: Vec<_> = (0..self.lanes).map(|_| scope.spawn(work)).collect();
-            let lost = |_| Err(Error::new(Kind::Failed, "a thread that pulls chunks panicked"));
-            lanes.into_iter().try_for_each(|lane| lane.join().unwrap_or_else(lost))
+            let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(work)).collect();
+            let lost = |_| Err(Error::new(Kind::Failed, "a thread that brings chunks panicked"));
+            // All of them are waited for, and the first error is told.
+            let done: Vec<Result<()>> = lanes.into_iter().map(|lane| lane.join().unwrap_or_else(lost)).collect();
+            done.into_iter().collect()
         })
     }
 

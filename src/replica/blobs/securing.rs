@@ -258,17 +258,17 @@ impl Securing<'_> {
         let mut ledger = lock(&keeper.ledger);
         names.iter().for_each(|name| ledger.mark(name, mark));
         drop(ledger);
-        for name in names.iter().filter(|name| !keeper.blobs.touch(name)) {
-            keeper.obtain(name, self.source)?;
-        }
+        let missing: Vec<&Name> = names.iter().filter(|name| !keeper.blobs.touch(name)).collect();
+        keeper.in_lanes(&missing, &|name| keeper.obtain(name, self.source))?;
         let question = Question::Held(mark, names.to_vec()).encode();
         let hurt = keeper.ask_voters(&self.voters, &question, &mut || (), &mut |voter, answer| {
             let held = talk::decode_held(names.len(), &answer)?;
-            for name in names.iter().zip(held).filter(|(_, held)| !held).map(|(name, _)| name) {
+            let lacking: Vec<&Name> =
+                names.iter().zip(held).filter(|(_, held)| !held).map(|(name, _)| name).collect();
+            keeper.in_lanes(&lacking, &|name| {
                 let bytes = keeper.read(name)?;
-                keeper.ask(voter, &talk::take(mark, name, &bytes))?;
-            }
-            Ok(())
+                keeper.ask(voter, &talk::take(mark, name, &bytes)).map(drop)
+            })
         });
         self.voters.retain(|voter| !hurt.contains(voter));
         let failed = keeper.note_failed(self.id, &hurt)?;
