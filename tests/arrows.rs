@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("leveldb", &["store/leveldb.rs"]),
     ("leveldb_sys", &["store/leveldb.rs"]),
-    ("raft_engine", &["store/raft_engine.rs"]),
+    ("raft_engine", &["store/raft_engine.rs", "store/zero_filled.rs"]),
     ("raft", &["store", "replica"]),
     ("protobuf", &["store", "replica"]),
     ("actix_web", &["cmd", "server"]),

@@ -13,6 +13,7 @@ use super::clock::{now_ms, wall_clock};
 use super::core::{Status, TICK_MS};
 use super::inbox::{INBOX, Inbox, Job, Submitted};
 use super::machine::Machine;
+use super::mailbox::{Receiver, Waited, mailbox};
 use super::member::{Member, NOBODY, Outputs, Rim, Ticket};
 use super::parcel::Progress;
 use super::shared::{Live, Members, SHIFTING, Shared, as_refusal, lock};
@@ -26,7 +27,7 @@ use raft::eraftpb::Message;
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, sync_channel};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -39,6 +40,8 @@ const MOST_GATHERED: usize = 1024;
 /// So many entries of this leader may wait for a majority; what comes meanwhile gathers for the next one. Two were
 /// measured too: smaller entries, more messages, and fewer writes a second.
 const IN_FLIGHT: usize = 1;
+/// A failed thread that nobody asks anything wakes up so often, for nothing.
+const FOREVER: Duration = Duration::from_secs(3600);
 /// The size of the log is looked up on disk every so many ticks.
 const TICKS_PER_LOOK: u64 = 10;
 
@@ -78,7 +81,7 @@ where
     L: RaftLog + 'static,
     G: Generations + 'static,
 {
-    let (sender, receiver) = sync_channel(INBOX);
+    let (sender, receiver) = mailbox(INBOX);
     let inbox = Inbox { sender, mail: Arc::default(), shared };
     let lost = {
         let inbox = inbox.clone();
@@ -216,19 +219,13 @@ where
         self.step()?;
         self.inbox.shared.started.store(true, Ordering::Release);
         loop {
-            let wait = self.next_tick.saturating_duration_since(Instant::now());
-            let mut close = None;
-            match self.receiver.recv_timeout(wait) {
-                Ok(job) => close = self.take(job)?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            if self.receiver.wait(1, self.next_tick) == Waited::Alone {
+                return Ok(None);
             }
+            let mut close = None;
             loop {
-                while close.is_none() && self.queue.len() < INBOX {
-                    match self.receiver.try_recv() {
-                        Ok(job) => close = self.take(job)?,
-                        Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                    }
+                if close.is_none() {
+                    close = self.drain()?;
                 }
                 if close.is_none() {
                     close = self.gather()?;
@@ -258,12 +255,31 @@ where
             return Ok(None);
         }
         let until = Instant::now() + (self.pace / GATHER_PART).min(LONGEST_GATHER);
-        while self.queue.len() < self.writers.min(MOST_GATHERED) {
-            let left = until.saturating_duration_since(Instant::now());
-            let Ok(job) = self.receiver.recv_timeout(left) else { break };
-            let close = self.take(job)?;
-            if close.is_some() {
+        let enough = self.writers.min(MOST_GATHERED);
+        while self.queue.len() < enough {
+            let waited = self.receiver.wait(enough - self.queue.len(), until);
+            let close = self.drain()?;
+            if close.is_some() || waited == Waited::Alone || Instant::now() >= until {
                 return Ok(close);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes what waits in the inbox, as far as there is room in the queue; stops behind a close.
+    fn drain(&mut self) -> Result<Option<Sender<(L, G)>>> {
+        while self.queue.len() < INBOX {
+            let mut jobs = self.receiver.take(INBOX - self.queue.len());
+            if jobs.is_empty() {
+                break;
+            }
+            while let Some(job) = jobs.pop_front() {
+                let taken = self.take(job);
+                if !matches!(taken, Ok(None)) {
+                    // Those behind it are told by whoever ends the thread.
+                    self.receiver.put_back(jobs);
+                    return taken;
+                }
             }
         }
         Ok(None)
@@ -496,7 +512,7 @@ where
     /// outcome, which a lone voter never leaves.
     fn refuse_unfinished(&mut self) {
         let closed = self.inbox.shared.closed_error();
-        while let Ok(job) = self.receiver.try_recv() {
+        for job in self.receiver.take(usize::MAX) {
             refuse(job, &closed);
         }
         for (ticket, _) in std::mem::take(&mut self.queue) {
@@ -525,14 +541,15 @@ where
         // The stores go first: a failed disk must not be written again, and the folder's lock can then be released.
         self.member = None;
         // Without a sender of its own the thread ends with the last handle.
-        let (sender, _) = sync_channel(0);
-        self.inbox.sender = sender;
-        while let Ok(job) = self.receiver.recv() {
-            // Dropping a close tells the closer that there is nothing to close.
-            if let Job::Close(_) = job {
-                return;
+        self.inbox.sender = mailbox(1).0;
+        while self.receiver.wait(1, Instant::now() + FOREVER) != Waited::Alone {
+            for job in self.receiver.take(usize::MAX) {
+                // Dropping a close tells the closer that there is nothing to close.
+                if let Job::Close(_) = job {
+                    return;
+                }
+                refuse(job, &refusal);
             }
-            refuse(job, &refusal);
         }
     }
 }

@@ -2,13 +2,14 @@
 //! finished. Everything that waits is bounded; callers are told when it is full, members send again.
 
 use super::machine::Machine;
+use super::mailbox::{self, Refused};
 use super::parcel::Progress;
 use super::shared::{Shared, lock};
 use crate::cluster::membership::Wanted;
 use crate::error::{Error, Kind, Result};
 use raft::eraftpb::Message;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Sender, SyncSender, TrySendError};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -63,7 +64,7 @@ pub(super) struct Letter {
 
 /// The way in. All clones lead to the same thread.
 pub struct Inbox<M: Machine, S, B> {
-    pub(super) sender: SyncSender<Job<M, S, B>>,
+    pub(super) sender: mailbox::Sender<Job<M, S, B>>,
     pub(super) mail: Arc<Mutex<Mail>>,
     pub(super) shared: Arc<Shared<M>>,
 }
@@ -118,7 +119,7 @@ impl<M: Machine, S, B> Inbox<M, S, B> {
         self.shared.check_open()?;
         let (reply, receiver) = oneshot::channel();
         self.sender
-            .try_send(Job::Read(reply))
+            .try_send_now(Job::Read(reply))
             .map_err(|refused| self.refused(&refused, "reads wait for a majority"))?;
         Ok(receiver)
     }
@@ -146,7 +147,7 @@ impl<M: Machine, S, B> Inbox<M, S, B> {
 
     /// A job that may be lost while the inbox is full: somebody says it again, or the next tick finds it.
     pub(super) fn post(&self, job: Job<M, S, B>) {
-        let _ = self.sender.try_send(job);
+        let _ = self.sender.try_send_now(job);
     }
 
     /// Hands over what can be; returns when that is done, or after `patience`.
@@ -167,10 +168,10 @@ impl<M: Machine, S, B> Inbox<M, S, B> {
             .map_err(|_| Error::new(Kind::Failed, "the replica did not stop in time"))
     }
 
-    fn refused<T>(&self, refused: &TrySendError<T>, what: &str) -> Error {
+    fn refused<T>(&self, refused: &Refused<T>, what: &str) -> Error {
         match refused {
-            TrySendError::Full(_) => overloaded(what),
-            TrySendError::Disconnected(_) => self.shared.closed_error(),
+            Refused::Full(_) => overloaded(what),
+            Refused::Gone(_) => self.shared.closed_error(),
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod inbox;
 pub mod keyspace;
 pub mod lease;
 pub mod machine;
+mod mailbox;
 pub mod member;
 pub mod mover;
 pub mod moves;

@@ -64,3 +64,4 @@ mod table_writer;
 pub mod tables;
 #[cfg(test)]
 mod view_test;
+mod zero_filled;

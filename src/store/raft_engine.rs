@@ -6,6 +6,7 @@
 use super::files;
 use super::log::{LogWrite, RaftLog};
 use super::recent::Recent;
+use super::zero_filled::ZeroFilled;
 use crate::error::{Error, Kind, Result};
 use ::raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 use protobuf::Message;
@@ -14,6 +15,7 @@ use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The largest entry, in bytes of its data and context.
@@ -31,6 +33,9 @@ const TRUNCATED: &[u8] = b"t";
 /// (index, term) of the last entry, in every batch that changes it: what raft-engine brings back beyond it was
 /// forgotten by `reset`, what it lacks before it is damage.
 const LAST: &[u8] = b"l";
+
+/// raft-engine on our files.
+type Log = Engine<ZeroFilled>;
 
 struct Entries;
 
@@ -52,7 +57,7 @@ struct Start {
 
 /// The Raft log of one member, on raft-engine.
 pub struct EngineLog {
-    engine: ManuallyDrop<Engine>,
+    engine: ManuallyDrop<Log>,
     folder: PathBuf,
     /// Tells this log from others that a thread reads.
     id: u64,
@@ -382,7 +387,7 @@ impl Drop for EngineLog {
     }
 }
 
-fn open_engine(folder: &Path, file: u64, purge: u64) -> Result<Engine> {
+fn open_engine(folder: &Path, file: u64, purge: u64) -> Result<Log> {
     let Some(path) = folder.to_str() else {
         let detail = format!("the folder {} is not UTF-8, which raft-engine needs", folder.display());
         return Err(Error::new(Kind::System, detail).hint("choose another --data"));
@@ -401,7 +406,7 @@ fn open_engine(folder: &Path, file: u64, purge: u64) -> Result<Engine> {
         enable_log_recycle: false,
         ..Config::default()
     };
-    match catch_unwind(AssertUnwindSafe(|| Engine::open(config))) {
+    match catch_unwind(AssertUnwindSafe(|| Engine::open_with_file_system(config, Arc::new(ZeroFilled)))) {
         Ok(Ok(engine)) => Ok(engine),
         // A file that is not the last one is opened for reading only; raft-engine tries to cut damage off its end.
         Ok(Err(::raft_engine::Error::Io(cause))) if cause.to_string() != "ftruncate" => {
@@ -430,7 +435,7 @@ pub(super) fn encode(message: &impl Message) -> Result<Vec<u8>> {
         .map_err(|cause| Error::new(Kind::Failed, "cannot encode a message for the log").cause(cause))
 }
 
-fn message<M: Message>(engine: &Engine, key: &[u8], folder: &Path) -> Result<Option<M>> {
+fn message<M: Message>(engine: &Log, key: &[u8], folder: &Path) -> Result<Option<M>> {
     engine.get_message(REGION, key).map_err(|error| files::damaged(folder, error))
 }
 
