@@ -7,10 +7,6 @@ use clap::error::ErrorKind;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-/// Requests allocate on one thread what another one frees; this allocator does not make them wait for each other.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
