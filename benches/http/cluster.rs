@@ -85,6 +85,19 @@ impl Node {
         Ok(Node { name: role, child, port })
     }
 
+    /// A server that is not ours.
+    pub fn start_peer(program: &'static str, port: u16, arguments: &[String], folder: &Path) -> Result<Node> {
+        let log = || fs::File::options().create(true).append(true).open(folder.join("log"));
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log()?)
+            .stderr(log()?)
+            .spawn()
+            .map_err(|error| format!("{program} cannot be run ({error}); type: scripts/setup bench"))?;
+        Ok(Node { name: program, child, port })
+    }
+
     /// This program as a bare server.
     pub fn start_hello(port: u16, answer: &Path) -> Result<Node> {
         let child = Command::new(std::env::current_exe()?)
@@ -98,6 +111,10 @@ impl Node {
 
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Waits until `/health` says that it can serve.

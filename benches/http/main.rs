@@ -2,8 +2,9 @@
 //!
 //! A master and a worker of the built binary run in a fresh folder below `target/tmp` (a real disk, where /tmp may be
 //! memory). Each round measures, one after the other: GET of catstore, GET of a bare actix-web server that answers
-//! the same bytes, synced PUT of catstore, and LevelDB's own group commit on the same disk. Interleaved rounds and
-//! medians take out most of what else the machine does. Memory and time to start are measured on a second cluster.
+//! the same bytes, GET of Redis and a linearizable range of etcd; synced PUT of catstore, LevelDB's own group commit on the
+//! same disk, SET of Redis with `appendfsync always` and put of etcd. Interleaved rounds and medians take out most of what
+//! else the machine does. Memory and time to start are measured on a second cluster.
 //!
 //! `CATSTORE_BENCH_ROUNDS` (5), `CATSTORE_BENCH_SECONDS` (5), `CATSTORE_BENCH_KEYS` (100000) and
 //! `CATSTORE_BENCH_MANY` (1000000) change the measure; figures are only comparable at the defaults.
@@ -13,6 +14,7 @@ mod group_commit;
 mod hello;
 mod load;
 mod memory;
+mod peers;
 mod report;
 mod wrk;
 
@@ -78,12 +80,19 @@ fn speed(measure: &Measure, folder: &Path, report: &mut Report) -> Result<()> {
     note(&format!("loading {} keys of {VALUE} bytes", measure.keys));
     load::puts(&cluster.worker.address(), measure.keys)?;
     let hello = hello::Hello::start(folder, &load::raw_get(&cluster.worker.address(), &load::key(0))?)?;
+    note("loading redis and etcd");
+    let redis = peers::Redis::start(folder, measure.keys)?;
+    let etcd = peers::Etcd::start(folder, measure.keys)?;
     let get = wrk::Script::get(folder, measure.keys)?;
     let put = wrk::Script::put(folder, measure.keys)?;
     // A second of each warms caches and connections; it is not counted.
-    for (script, address) in
-        [(&get, cluster.worker.address()), (&get, hello.address()), (&put, cluster.worker.address())]
-    {
+    for (script, address) in [
+        (&get, cluster.worker.address()),
+        (&get, hello.address()),
+        (&put, cluster.worker.address()),
+        (etcd.get(), etcd.address()),
+        (etcd.put(), etcd.address()),
+    ] {
         wrk::run(script, &address, 1)?;
     }
     let syncs_before = cluster.worker.syncs();
@@ -92,6 +101,8 @@ fn speed(measure: &Measure, folder: &Path, report: &mut Report) -> Result<()> {
         note(&format!("round {round} of {}", measure.rounds));
         report.get.push(wrk::run(&get, &cluster.worker.address(), measure.seconds)?);
         report.hello.push(wrk::run(&get, &hello.address(), measure.seconds)?);
+        report.redis_get.push(redis.run("get", measure.seconds)?);
+        report.etcd_get.push(wrk::run(etcd.get(), &etcd.address(), measure.seconds)?);
         let written = wrk::run(&put, &cluster.worker.address(), measure.seconds)?;
         puts += written.per_second * measure.seconds as f64;
         report.put.push(written);
@@ -101,6 +112,8 @@ fn speed(measure: &Measure, folder: &Path, report: &mut Report) -> Result<()> {
             measure.keys,
             Duration::from_secs(measure.seconds),
         )?);
+        report.redis_set.push(redis.run("set", measure.seconds)?);
+        report.etcd_put.push(wrk::run(etcd.put(), &etcd.address(), measure.seconds)?);
     }
     if let (Some(before), Some(after)) = (syncs_before, cluster.worker.syncs())
         && after > before
@@ -108,6 +121,8 @@ fn speed(measure: &Measure, folder: &Path, report: &mut Report) -> Result<()> {
         report.puts_per_sync = Some(puts / (after - before));
     }
     hello.stop()?;
+    redis.stop()?;
+    etcd.stop()?;
     cluster.stop()
 }
 

@@ -12,6 +12,10 @@ pub struct Report {
     pub hello: Vec<Seen>,
     pub put: Vec<Seen>,
     pub group_commit: Vec<f64>,
+    pub redis_get: Vec<Seen>,
+    pub redis_set: Vec<Seen>,
+    pub etcd_get: Vec<Seen>,
+    pub etcd_put: Vec<Seen>,
     pub puts_per_sync: Option<f64>,
     pub first_start: Vec<Duration>,
     pub start_loaded: Vec<Duration>,
@@ -33,6 +37,10 @@ impl Report {
             hello: Vec::new(),
             put: Vec::new(),
             group_commit: Vec::new(),
+            redis_get: Vec::new(),
+            redis_set: Vec::new(),
+            etcd_get: Vec::new(),
+            etcd_put: Vec::new(),
             puts_per_sync: None,
             first_start: Vec::new(),
             start_loaded: Vec::new(),
@@ -50,14 +58,18 @@ impl fmt::Display for Report {
         let p99 = |seen: &[Seen]| median(seen.iter().map(|seen| seen.p99).collect());
         let (get, hello, put) = (rate(&self.get), rate(&self.hello), rate(&self.put));
         let group_commit = median(self.group_commit.clone());
-        writeln!(f, "{}; {}\n", machine(), self.measure)?;
+        writeln!(f, "{}; {}; {}\n", machine(), self.measure, crate::peers::versions())?;
         writeln!(f, "| figure | seen | target |\n|---|---|---|")?;
-        writeln!(f, "| `GET /kv/KEY` / bare actix-web | **{:.2}** | at least 0.65 |", get / hello)?;
-        writeln!(
-            f,
-            "| synced `PUT /kv/KEY` / LevelDB's group commit | **{:.2}** | at least 0.50 |",
-            put / group_commit
-        )?;
+        for (name, ratio, target) in [
+            ("`GET /kv/KEY` / bare actix-web", get / hello, 0.85),
+            ("`GET /kv/KEY` / Redis `GET`", get / rate(&self.redis_get), 1.0),
+            ("`GET /kv/KEY` / etcd's linearizable range", get / rate(&self.etcd_get), 6.0),
+            ("synced `PUT /kv/KEY` / LevelDB's group commit", put / group_commit, 0.75),
+            ("synced `PUT /kv/KEY` / Redis `SET`, `appendfsync always`", put / rate(&self.redis_set), 0.9),
+            ("synced `PUT /kv/KEY` / etcd's put", put / rate(&self.etcd_put), 4.0),
+        ] {
+            writeln!(f, "| {name} | **{ratio:.2}** | at least {target} |")?;
+        }
         let starts =
             |times: &[Duration]| median(times.iter().map(|time| time.as_secs_f64() * 1000.0).collect());
         let memory = |seen: Option<(f64, f64)>| match seen {
@@ -87,9 +99,15 @@ impl fmt::Display for Report {
             starts(&self.start_loaded)
         )?;
         writeln!(f, "\n| per second | median | each round | p99 |\n|---|---|---|---|")?;
-        for (name, seen) in
-            [("`GET /kv/KEY`", &self.get), ("bare actix-web", &self.hello), ("`PUT /kv/KEY`", &self.put)]
-        {
+        for (name, seen) in [
+            ("`GET /kv/KEY`", &self.get),
+            ("bare actix-web", &self.hello),
+            ("Redis `GET`", &self.redis_get),
+            ("etcd, range", &self.etcd_get),
+            ("`PUT /kv/KEY`", &self.put),
+            ("Redis `SET`", &self.redis_set),
+            ("etcd, put", &self.etcd_put),
+        ] {
             let rounds = each(seen.iter().map(|seen| seen.per_second));
             writeln!(f, "| {name} | {:.0} | {rounds} | {:.2} ms |", rate(seen), p99(seen))?;
         }

@@ -5,6 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Every thread draws its own keys: wrk gives each a Lua state of its own, and setup numbers them.
+const SEEDS: &str = "local threads = 0\n\
+                     function setup(thread) threads = threads + 1; thread:set('number', threads) end\n\
+                     function init(args) math.randomseed(number * 7919 + os.time()) end\n";
+
 /// A Lua script on disk.
 pub struct Script {
     path: PathBuf,
@@ -29,14 +34,27 @@ impl Script {
         Script::write(folder.join("put.lua"), keys, "PUT", &format!("string.rep('v', {VALUE})"))
     }
 
+    /// POST of a JSON document that names a random key of those in `list`, a line each; `rest` is the rest of the document.
+    pub fn post(folder: &Path, name: &str, to: &str, list: &Path, rest: &str) -> Result<Script> {
+        let script = format!(
+            "{SEEDS}local keys = {{}}\n\
+             for line in io.lines('{}') do keys[#keys + 1] = line end\n\
+             local headers = {{ ['Content-Type'] = 'application/json' }}\n\
+             function request()\n\
+             \x20 local body = '{{\"key\":\"' .. keys[math.random(1, #keys)] .. '\"{rest}}}'\n\
+             \x20 return wrk.format('POST', '{to}', headers, body)\n\
+             end\n",
+            list.display()
+        );
+        let path = folder.join(name);
+        fs::write(&path, script)?;
+        Ok(Script { path })
+    }
+
     fn write(path: PathBuf, keys: usize, method: &str, body: &str) -> Result<Script> {
         let body = if body.is_empty() { "nil" } else { body };
-        // Every thread draws its own keys: wrk gives each a Lua state of its own, and setup numbers them.
         let script = format!(
-            "local threads = 0\n\
-             function setup(thread) threads = threads + 1; thread:set('number', threads) end\n\
-             function init(args) math.randomseed(number * 7919 + os.time()) end\n\
-             local body = {body}\n\
+            "{SEEDS}local body = {body}\n\
              function request()\n\
              \x20 return wrk.format('{method}', string.format('/kv/key-%06d', math.random(0, {keys} - 1)), nil, body)\n\
              end\n"
