@@ -39,8 +39,11 @@ impl Redis {
             "--appendonly yes".into(),
             "--appendfsync always".into(),
         ];
-        let words: Vec<String> =
-            arguments.iter().flat_map(|words| words.split(' ').map(str::to_owned)).chain(["--save".into(), String::new()]).collect();
+        let words: Vec<String> = arguments
+            .iter()
+            .flat_map(|words| words.split(' ').map(str::to_owned))
+            .chain(["--save".into(), String::new()])
+            .collect();
         let node = Node::start_peer("redis-server", port, &words, &folder)?;
         let redis = Redis { node, keys };
         let mut stream = redis.connect()?;
@@ -131,7 +134,10 @@ impl Etcd {
                 })
                 .collect();
             let body = serde_json::to_vec(&serde_json::json!({ "success": puts }))?;
-            ureq::post(format!("http://{}/v3/kv/txn", node.address())).send(&body[..])?.body_mut().read_to_vec()?;
+            ureq::post(format!("http://{}/v3/kv/txn", node.address()))
+                .send(&body[..])?
+                .body_mut()
+                .read_to_vec()?;
         }
         node.stop()?;
         let node = start_etcd(&folder, port, peer)?;

@@ -248,9 +248,10 @@ mod tests {
 
     #[test]
     fn items_that_hold_senders_can_be_dropped_with_the_queue() {
+        struct Holder(Option<Sender<Holder>>);
         let (sender, receiver) = mailbox(2);
-        sender.try_send(Some(sender.clone())).unwrap();
+        assert!(sender.try_send(Holder(Some(sender.clone()))).is_ok());
         drop(receiver);
-        assert!(matches!(sender.try_send(None), Err(Refused::Gone(None))));
+        assert!(matches!(sender.try_send(Holder(None)), Err(Refused::Gone(Holder(None)))));
     }
 }

@@ -244,7 +244,7 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
     pub fn flushed(&mut self, now: u64, index: u64) -> Result<()> {
         self.flushing = false;
         // Others may still need what is behind them, and whoever leads next may have others that do.
-        let alone = self.core.membership().voters.len() + self.core.membership().learners.len() <= 1;
+        let alone = self.core.is_only_member();
         let kept = if alone || self.core.log().bytes() > self.setup.keep_bytes {
             index
         } else {

@@ -12,7 +12,7 @@ type Opened = <DefaultFileSystem as FileSystem>::Handle;
 /// Writes larger than this double what they cost if their place is written with zeros first, and win little by it.
 const LARGE_WRITE: usize = 32 << 10;
 /// Zeros are written in pieces of this size.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The file system, but for one thing: room for what comes is made of zeros that are written, not of blocks that are set
 /// aside. A sync of what is written over them need not note in the file's own data which blocks hold something now, which

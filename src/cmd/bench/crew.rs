@@ -152,7 +152,8 @@ impl<'a> Crew<'a> {
     fn read(&self, number: u64) -> Result<()> {
         let wanted = self.acknowledged[number as usize].load(Ordering::Relaxed);
         let key = self.plan.key(number);
-        let wrong = |what: String| Err(Error::new(Kind::Damaged, format!("a promise is broken: {key} {what}")));
+        let wrong =
+            |what: String| Err(Error::new(Kind::Damaged, format!("a promise is broken: {key} {what}")));
         match self.client.get(&key)? {
             None => wrong(format!("is not there; version {wanted} was acknowledged")),
             Some(value) if value.version < wanted => {

@@ -21,6 +21,7 @@ use crate::client::MAX_HELD;
 use crate::error::{Error, Kind, Result};
 use crew::Crew;
 use plan::{MOST_IN_BATCH, Plan};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// What the connections hold at most, in bytes of values.
@@ -82,6 +83,9 @@ impl Args {
             let seen = crew.measure()?;
             crew.read_back().map(|()| seen)
         });
+        if stop.load(Ordering::Relaxed) {
+            output::remark(format!("removing the keys below {}; Ctrl-C again leaves them", plan.prefix));
+        }
         let removed = crew.remove();
         output::waiting(None);
         // What went wrong first is what matters.
@@ -96,7 +100,8 @@ impl Args {
         if self.size > MAX_HELD {
             return usage(format!("values have at most {MAX_HELD} bytes here"), "say a smaller --size");
         }
-        let held = self.size.saturating_mul(usize::from(self.connections)).saturating_mul(self.batch as usize);
+        let held =
+            self.size.saturating_mul(usize::from(self.connections)).saturating_mul(self.batch as usize);
         if held > MOST_BYTES {
             let detail = format!("{held} bytes would be under way at once, more than {MOST_BYTES}");
             return usage(detail, "fewer --connections, smaller batches, or a smaller --size");

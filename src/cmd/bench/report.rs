@@ -125,24 +125,33 @@ impl Report {
             lines.push(format!("A write puts {} keys: {keys:.0} keys a second.", self.keys_in_a_write));
         }
         if let Some(rate) = self.rate {
-            lines.push(format!("{rate} requests a second were due; each time counts from when its request was due."));
+            lines.push(format!(
+                "{rate} requests a second were due; each time counts from when its request was due."
+            ));
         }
         if self.behind > 0 {
             let behind = text::plural(self.behind, "request");
-            lines.push(format!("{behind} that were due had no turn: the times are shorter than they would be."));
+            lines.push(format!(
+                "{behind} that were due had no turn: the times are shorter than they would be."
+            ));
         }
         let failed: Vec<String> = self.failed.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         if let Some(first) = &self.first_failure {
             lines.push(format!("failed: {}; the first: {first}", failed.join(", ")));
         }
-        lines.push(format!("All {} were read back, and hold what was written.", text::plural(self.keys, "key")));
+        lines.push(format!(
+            "All {} were read back, and hold what was written.",
+            text::plural(self.keys, "key")
+        ));
         lines.join("\n") + "\n"
     }
 
     fn durability(&self) -> String {
         let groups = text::plural(self.synced_by.len() as u64, "group");
         match (self.synced_by.iter().min(), self.synced_by.iter().max()) {
-            (Some(1), Some(1)) => format!("{groups}; a write was acknowledged when it was synced on one disk"),
+            (Some(1), Some(1)) => {
+                format!("{groups}; a write was acknowledged when it was synced on one disk")
+            }
             (Some(least), Some(most)) if least == most => {
                 format!("{groups}; a write was acknowledged when it was synced on {least} disks")
             }

@@ -244,7 +244,8 @@ impl Keeper {
             let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(work)).collect();
             let lost = |_| Err(Error::new(Kind::Failed, "a thread that brings chunks panicked"));
             // All of them are waited for, and the first error is told.
-            let done: Vec<Result<()>> = lanes.into_iter().map(|lane| lane.join().unwrap_or_else(lost)).collect();
+            let done: Vec<Result<()>> =
+                lanes.into_iter().map(|lane| lane.join().unwrap_or_else(lost)).collect();
             done.into_iter().collect()
         })
     }

@@ -8,6 +8,11 @@ use raft::ProgressState;
 use raft::eraftpb::ConfState;
 
 impl<L: RaftLog> Core<L> {
+    /// True if the group has no other member, not even one that stands by.
+    pub fn is_only_member(&self) -> bool {
+        self.membership.voters.len() + self.membership.learners.len() <= 1
+    }
+
     /// The configuration and its members as this leader knows them.
     pub fn current(&self, now: u64) -> Current {
         let raft = &self.node.raft;
