@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::Cluster;
+use common::{Cluster, PROGRAM, until};
+use std::process::Stdio;
 
 #[test]
 fn it_measures_reads_back_and_leaves_nothing() {
@@ -17,7 +18,11 @@ fn it_measures_reads_back_and_leaves_nothing() {
     assert_eq!(report["synced_by"], serde_json::json!([1]));
     for part in ["reads", "writes"] {
         let count = |name: &str| report[part][name].as_f64().unwrap();
-        assert!(count("requests") > 0.0 && count("p50") <= count("p99") && count("p99") <= count("longest"));
+        assert!(
+            count("requests") > 0.0
+                && count("p50_ms") <= count("p99_ms")
+                && count("p99_ms") <= count("longest_ms")
+        );
     }
     assert_eq!(report["failed"], serde_json::json!({}), "{said}");
     assert_eq!(cluster.run(&["list", "--keys-only"]).exits(0).text(), "A\n");
@@ -35,6 +40,24 @@ fn batches_large_values_and_a_rate() {
     let said = bench(&["--size", "100k", "--rate", "50"]).exits(0).text();
     assert!(said.contains("50 requests a second were due"), "{said}");
     assert!(said.contains("synced on one disk"), "{said}");
+    assert_eq!(cluster.run(&["list"]).exits(0).text(), "");
+}
+
+#[test]
+fn ctrl_c_ends_the_measurement_early_and_leaves_nothing() {
+    let cluster = Cluster::start();
+    let mut command = cluster.home.command(PROGRAM);
+    command.env("CATSTORE_MASTER", cluster.master.port.to_string());
+    command.args(["bench", "--seconds", "600", "--keys", "500", "--connections", "4"]);
+    let bench = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Every key was written more than once: it measures.
+    let version = || cluster.worker.get("/worker").json()["version"].as_u64();
+    until("it measures", || (version()? > 1000).then_some(()));
+    let pid = rustix::process::Pid::from_child(&bench);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let done = bench.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && said.contains("All 500 keys were read back"), "{said}");
     assert_eq!(cluster.run(&["list"]).exits(0).text(), "");
 }
 

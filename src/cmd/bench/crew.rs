@@ -38,10 +38,10 @@ impl<'a> Crew<'a> {
         self.every("filling", self.plan.fill_count(), &|from, count| self.write(from, count), self.stop)
     }
 
-    /// Reads every key and compares it with what was written.
+    /// Reads every key and compares it with what was written, also after Ctrl-C.
     pub fn read_back(&self) -> Result<()> {
         let check = |from, count| (from..from + count).try_for_each(|number| self.read(number));
-        self.every("reading back", MOST_IN_BATCH, &check, self.stop)
+        self.every("reading back", MOST_IN_BATCH, &check, &AtomicBool::new(false))
     }
 
     /// Removes every key, also after Ctrl-C.

@@ -37,38 +37,38 @@ pub struct Report {
     read_back: bool,
 }
 
-/// Requests of one kind. Times are in milliseconds.
+/// Requests of one kind.
 #[derive(Debug, Serialize)]
 struct Part {
     requests: u64,
     requests_per_second: f64,
     keys_per_second: f64,
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p999: f64,
-    longest: f64,
+    p50_ms: f64,
+    p90_ms: f64,
+    p99_ms: f64,
+    p999_ms: f64,
+    longest_ms: f64,
 }
 
 impl Part {
     fn of(times: &Times, seconds: f64) -> Part {
-        let [p50, p90, p99, p999] = PERCENTILES.map(|percent| times.percentile(percent));
+        let [p50_ms, p90_ms, p99_ms, p999_ms] = PERCENTILES.map(|percent| times.percentile(percent));
         let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         Part {
             requests: times.count(),
             requests_per_second: per_second(times.count()),
             keys_per_second: per_second(times.keys),
-            p50,
-            p90,
-            p99,
-            p999,
-            longest: times.longest(),
+            p50_ms,
+            p90_ms,
+            p99_ms,
+            p999_ms,
+            longest_ms: times.longest(),
         }
     }
 
     fn row(&self, name: &str) -> Vec<String> {
         let ms = |time: f64| format!("{time:.2} ms");
-        let times = [self.p50, self.p90, self.p99, self.p999, self.longest].map(ms);
+        let times = [self.p50_ms, self.p90_ms, self.p99_ms, self.p999_ms, self.longest_ms].map(ms);
         let counts = [self.requests.to_string(), format!("{:.0}", self.requests_per_second)];
         [name.to_owned()].into_iter().chain(counts).chain(times).collect()
     }
