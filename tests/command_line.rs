@@ -310,7 +310,6 @@ fn what_comes_later_is_absent() {
         assert!(manual.contains(word), "{word} is not in the manual");
         home.run(&[word, "--help"]).exits(0);
     }
-    assert!(!manual.lines().any(|line| line.trim_start().starts_with("bench")), "bench is in the manual");
     for line in [
         "catstore put A happy",
         "catstore worker 3002 --master 3000 --clone 0",
