@@ -1,4 +1,4 @@
-//! The Raft log on raft-engine: the only file that names that crate.
+//! The Raft log on raft-engine: beside `zero_filled.rs` the only file that names that crate.
 //!
 //! raft-engine panics where it cannot go on (a failed fsync, a hole between entries): every call is caught, and the
 //! first error of a write latches. It needs unwinding: a build with `panic = "abort"` would lose the error.
@@ -402,7 +402,7 @@ fn open_engine(folder: &Path, file: u64, purge: u64) -> Result<Log> {
         target_file_size: ReadableSize(file),
         purge_threshold: ReadableSize(purge),
         // Recycling writes over old files: a sync need not write a new file's size and blocks, which is faster, but
-        // old batches then lie behind the tail, and the disk space never shrinks.
+        // old batches then lie behind the tail, and the disk space never shrinks. `ZeroFilled` gains the same without that.
         enable_log_recycle: false,
         ..Config::default()
     };

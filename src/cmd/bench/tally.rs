@@ -19,7 +19,7 @@ pub struct Times {
 
 impl Times {
     fn new() -> Times {
-        // Bounds that are right by construction; `unwrap` is for those who choose them.
+        // Only bounds that contradict each other are refused.
         let histogram = Histogram::new_with_bounds(1, LONGEST, 3).expect("bounds of a histogram");
         Times { histogram, keys: 0 }
     }
