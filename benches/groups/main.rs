@@ -11,8 +11,11 @@ mod clone;
 mod nodes;
 mod report;
 mod writers;
+#[path = "../shared/wrk.rs"]
 mod wrk;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -65,15 +68,18 @@ fn throughput(rounds: usize, seconds: usize, folder: &std::path::Path) -> Result
     let group = nodes::Group::start(&folder.join("group"), 3)?;
     let etcd = nodes::Etcd::start(&folder.join("etcd"))?;
     let (ours, theirs) = (group.leader()?, etcd.leader()?);
-    let (put, etcd_put) = (wrk::put(folder)?, wrk::etcd_put(folder)?);
+    let value = BASE64.encode("v".repeat(VALUE));
+    let put = wrk::Script::put(folder, KEYS)?;
+    let keys = (0..KEYS).map(|number| format!("key-{number:06}"));
+    let etcd_put = wrk::Script::post(folder, "/v3/kv/put", keys, &format!(",\"value\":\"{value}\""))?;
     // A second of each warms connections; it is not counted.
     wrk::run(&put, &ours, 1)?;
     wrk::run(&etcd_put, &theirs, 1)?;
     let (mut own, mut peer) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         note(&format!("round {round} of {rounds}"));
-        own.push(wrk::run(&put, &ours, seconds)?);
-        peer.push(wrk::run(&etcd_put, &theirs, seconds)?);
+        own.push(wrk::run(&put, &ours, seconds as u64)?);
+        peer.push(wrk::run(&etcd_put, &theirs, seconds as u64)?);
     }
     report::throughput(&own, &peer);
     etcd.stop();

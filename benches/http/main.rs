@@ -16,6 +16,7 @@ mod load;
 mod memory;
 mod peers;
 mod report;
+#[path = "../shared/wrk.rs"]
 mod wrk;
 
 use cluster::Cluster;

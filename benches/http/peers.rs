@@ -141,11 +141,9 @@ impl Etcd {
         }
         node.stop()?;
         let node = start_etcd(&folder, port, peer)?;
-        let keys: Vec<String> = (0..keys).map(|number| BASE64.encode(crate::load::key(number))).collect();
-        let list = folder.join("keys");
-        fs::write(&list, keys.join("\n"))?;
-        let get = Script::post(&folder, "get.lua", "/v3/kv/range", &list, "")?;
-        let put = Script::post(&folder, "put.lua", "/v3/kv/put", &list, &format!(",\"value\":\"{value}\""))?;
+        let keys = || (0..keys).map(crate::load::key);
+        let get = Script::post(&folder, "/v3/kv/range", keys(), "")?;
+        let put = Script::post(&folder, "/v3/kv/put", keys(), &format!(",\"value\":\"{value}\""))?;
         Ok(Etcd { node, get, put })
     }
 

@@ -107,7 +107,7 @@ impl<M: Machine, S, B> Inbox<M, S, B> {
             |refused| {
                 gauges.queued_bytes.fetch_sub(size, Ordering::Relaxed);
                 gauges.queued.fetch_sub(1, Ordering::Relaxed);
-                self.refused(&refused, "writes wait for the disk")
+                self.refused(refused, "writes wait for the disk")
             },
         )?;
         Ok(receiver)
@@ -120,7 +120,7 @@ impl<M: Machine, S, B> Inbox<M, S, B> {
         let (reply, receiver) = oneshot::channel();
         self.sender
             .try_send_now(Job::Read(reply))
-            .map_err(|refused| self.refused(&refused, "reads wait for a majority"))?;
+            .map_err(|refused| self.refused(refused, "reads wait for a majority"))?;
         Ok(receiver)
     }
 
@@ -168,10 +168,10 @@ impl<M: Machine, S, B> Inbox<M, S, B> {
             .map_err(|_| Error::new(Kind::Failed, "the replica did not stop in time"))
     }
 
-    fn refused<T>(&self, refused: &Refused<T>, what: &str) -> Error {
+    fn refused(&self, refused: Refused, what: &str) -> Error {
         match refused {
-            Refused::Full(_) => overloaded(what),
-            Refused::Gone(_) => self.shared.closed_error(),
+            Refused::Full => overloaded(what),
+            Refused::Gone => self.shared.closed_error(),
         }
     }
 }

@@ -6,13 +6,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-/// Why an item was not taken; it comes back.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refused<T> {
+/// Why an item was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
     /// The queue is full.
-    Full(T),
+    Full,
     /// The thread has ended.
-    Gone(T),
+    Gone,
 }
 
 /// What came of waiting.
@@ -69,35 +69,35 @@ impl<T> Shared<T> {
 
 impl<T> Sender<T> {
     /// Adds an item that can wait until the thread has gathered what it wants.
-    pub(super) fn try_send(&self, item: T) -> Result<(), Refused<T>> {
+    pub(super) fn try_send(&self, item: T) -> Result<(), Refused> {
         self.offer(item, false)
     }
 
     /// Adds an item that the thread is to see at once.
-    pub(super) fn try_send_now(&self, item: T) -> Result<(), Refused<T>> {
+    pub(super) fn try_send_now(&self, item: T) -> Result<(), Refused> {
         self.offer(item, true)
     }
 
-    fn offer(&self, item: T, urgent: bool) -> Result<(), Refused<T>> {
+    fn offer(&self, item: T, urgent: bool) -> Result<(), Refused> {
         let mut queue = lock(&self.0.queue);
         if !queue.open {
-            return Err(Refused::Gone(item));
+            return Err(Refused::Gone);
         }
         if queue.items.len() >= self.0.limit {
-            return Err(Refused::Full(item));
+            return Err(Refused::Full);
         }
         self.0.push(&mut queue, item, urgent);
         Ok(())
     }
 
-    /// Adds an item that the thread is to see at once, as soon as there is room. Errors: the item, if the thread has ended.
-    pub(super) fn send(&self, item: T) -> Result<(), T> {
+    /// Adds an item that the thread is to see at once, as soon as there is room.
+    pub(super) fn send(&self, item: T) -> Result<(), Refused> {
         let mut queue = lock(&self.0.queue);
         while queue.open && queue.items.len() >= self.0.limit {
             queue = self.0.emptied.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         if !queue.open {
-            return Err(item);
+            return Err(Refused::Gone);
         }
         self.0.push(&mut queue, item, true);
         Ok(())
@@ -196,13 +196,13 @@ mod tests {
         for item in 0..3 {
             sender.try_send(item).unwrap();
         }
-        assert_eq!(sender.try_send(3), Err(Refused::Full(3)));
+        assert_eq!(sender.try_send(3), Err(Refused::Full));
         assert_eq!(receiver.wait(1, later()), Waited::Over);
         assert_eq!(receiver.take(2), [0, 1]);
         receiver.put_back([0, 1].into());
         assert_eq!(receiver.take(usize::MAX), [0, 1, 2]);
         drop(receiver);
-        assert_eq!((sender.try_send_now(4), sender.send(5)), (Err(Refused::Gone(4)), Err(5)));
+        assert_eq!((sender.try_send_now(4), sender.send(5)), (Err(Refused::Gone), Err(Refused::Gone)));
     }
 
     #[test]
@@ -248,10 +248,10 @@ mod tests {
 
     #[test]
     fn items_that_hold_senders_can_be_dropped_with_the_queue() {
-        struct Holder(Option<Sender<Holder>>);
+        struct Holder(#[expect(dead_code, reason = "it is dropped")] Option<Sender<Holder>>);
         let (sender, receiver) = mailbox(2);
         assert!(sender.try_send(Holder(Some(sender.clone()))).is_ok());
         drop(receiver);
-        assert!(matches!(sender.try_send(Holder(None)), Err(Refused::Gone(Holder(None)))));
+        assert_eq!(sender.try_send(Holder(None)), Err(Refused::Gone));
     }
 }

@@ -33,8 +33,6 @@ pub struct Report {
     first_failure: Option<String>,
     /// Requests that were due and were not begun in time.
     behind: u64,
-    /// Every key was read back after the measurement, and held what was acknowledged.
-    read_back: bool,
 }
 
 /// Requests of one kind.
@@ -97,7 +95,6 @@ impl Report {
             failed: seen.failed.clone(),
             first_failure: seen.first.as_ref().map(ToString::to_string),
             behind: seen.behind,
-            read_back: true,
         }
     }
 

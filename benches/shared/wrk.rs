@@ -1,6 +1,9 @@
-//! wrk: its scripts, a run, and what it prints.
+//! wrk: its scripts, a run, and what it prints. Several benchmarks use it, each with what it needs.
+#![allow(dead_code)]
 
 use crate::{CONNECTIONS, Result, VALUE};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,8 +37,12 @@ impl Script {
         Script::write(folder.join("put.lua"), keys, "PUT", &format!("string.rep('v', {VALUE})"))
     }
 
-    /// POST of a JSON document that names a random key of those in `list`, a line each; `rest` is the rest of the document.
-    pub fn post(folder: &Path, name: &str, to: &str, list: &Path, rest: &str) -> Result<Script> {
+    /// POST of a JSON document that names a random one of `keys` in base64, as etcd's gateway takes it; `rest` is the rest of
+    /// the document. What can be made before the clock runs is.
+    pub fn post(folder: &Path, to: &str, keys: impl Iterator<Item = String>, rest: &str) -> Result<Script> {
+        let name = to.replace('/', "-");
+        let list = folder.join(format!("{name}.keys"));
+        fs::write(&list, keys.map(|key| BASE64.encode(key)).collect::<Vec<_>>().join("\n"))?;
         let script = format!(
             "{SEEDS}local keys = {{}}\n\
              for line in io.lines('{}') do keys[#keys + 1] = line end\n\
@@ -46,7 +53,7 @@ impl Script {
              end\n",
             list.display()
         );
-        let path = folder.join(name);
+        let path = folder.join(format!("{name}.lua"));
         fs::write(&path, script)?;
         Ok(Script { path })
     }
