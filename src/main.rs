@@ -7,6 +7,11 @@ use clap::error::ErrorKind;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+/// Faster than the system's with many small buffers on two threads, and it gives memory back. Large buffers do not begin 16
+/// bytes into a page, where some processors take five times as long to copy what is read from a file or a socket.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

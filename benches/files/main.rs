@@ -1,7 +1,7 @@
 //! Files: `make bench-files`, or `cargo bench --bench files`.
 //!
-//! *Speed.* A file of 2 GiB by `put-file` into a group of one against `cp` with a sync, and back by `get -o` against `cp`, in
-//! interleaved rounds.
+//! *Speed.* A file of 2 GiB by `put-file` into a group of one against `cp` with a sync, and back by `get -o` against `cp`, from
+//! the disk and from the page cache, in interleaved rounds.
 //!
 //! *Many.* Many clients get one file of 10 MiB, by wrk, from a worker and from nginx.
 //!

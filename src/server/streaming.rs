@@ -21,6 +21,9 @@ use tokio::task::JoinHandle;
 /// So much goes to the socket at once: what is still in the processor's cache.
 const PIECE: usize = 128 << 10;
 
+/// So many chunks are read while one is being sent.
+const AHEAD: usize = 2;
+
 /// A stretch of one chunk, or bytes that stand between stretches.
 enum Part {
     Text(Bytes),
@@ -31,7 +34,7 @@ enum Part {
 struct Flow {
     source: Arc<Source>,
     pieces: VecDeque<Piece>,
-    ahead: Option<JoinHandle<Result<Bytes>>>,
+    ahead: VecDeque<JoinHandle<Result<Bytes>>>,
 }
 
 /// Where the chunks of a value are read.
@@ -65,7 +68,7 @@ pub(crate) async fn answer(
     let Some(plan) = planned else { return Ok(response) };
     let key = respond::shown(key);
     let source = Source { keeper, _reading: reading, manifest, node: std::sync::Mutex::default(), key };
-    let mut flow = Flow { source: Arc::new(source), pieces: plan.pieces.into(), ahead: None };
+    let mut flow = Flow { source: Arc::new(source), pieces: plan.pieces.into(), ahead: VecDeque::new() };
     let first = flow.next().await.transpose()?.unwrap_or_default();
     let rest = stream::unfold((first, flow), |(mut left, mut flow)| async move {
         if left.is_empty() {
@@ -86,10 +89,8 @@ pub(crate) async fn answer(
 impl Flow {
     /// What is sent next; begins to read what follows it.
     async fn next(&mut self) -> Option<Result<Bytes>> {
-        if self.ahead.is_none() {
-            self.look_ahead();
-        }
-        let reading = self.ahead.take()?;
+        self.look_ahead();
+        let reading = self.ahead.pop_front()?;
         self.look_ahead();
         Some(
             reading.await.unwrap_or_else(|_| Err(Error::new(Kind::Failed, "a read did not come to its end"))),
@@ -97,20 +98,24 @@ impl Flow {
     }
 
     fn look_ahead(&mut self) {
-        self.ahead = match self.part() {
-            None => None,
-            Some(Part::Text(text)) => Some(actix_web::rt::spawn(async move { Ok(text) })),
-            Some(Part::Chunk { number, from, to }) => {
-                let source = Arc::clone(&self.source);
-                Some(actix_web::rt::spawn(async move {
-                    let chunk = blocking(move || source.read(number)).await?;
-                    match to <= chunk.len() {
-                        true => Ok(chunk.slice(from..to)),
-                        false => Err(Error::new(Kind::Damaged, "a chunk is shorter than its value says")),
-                    }
-                }))
-            }
-        };
+        while self.ahead.len() < AHEAD
+            && let Some(part) = self.part()
+        {
+            let reading = match part {
+                Part::Text(text) => actix_web::rt::spawn(async move { Ok(text) }),
+                Part::Chunk { number, from, to } => {
+                    let source = Arc::clone(&self.source);
+                    actix_web::rt::spawn(async move {
+                        let chunk = blocking(move || source.read(number)).await?;
+                        match to <= chunk.len() {
+                            true => Ok(chunk.slice(from..to)),
+                            false => Err(Error::new(Kind::Damaged, "a chunk is shorter than its value says")),
+                        }
+                    })
+                }
+            };
+            self.ahead.push_back(reading);
+        }
     }
 
     /// Takes the next part from the pieces.

@@ -9,12 +9,13 @@
 
 use super::buffers;
 use super::chunk::Name;
+use super::direct;
 use super::files::{free_bytes, sync_folder, system};
 use crate::error::{Error, Kind, Result};
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -156,9 +157,7 @@ impl ChunkFolder {
         let beside = self.path.join(ARRIVING).join(number.to_string());
         let place = self.place(name);
         let written = (|| {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-            file.write_all(bytes)?;
-            file.sync_data()?;
+            direct::write_new(&beside, bytes)?.sync_data()?;
             self.unsynced().insert(*name);
             fs::rename(&beside, &place)?;
             place.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
@@ -197,7 +196,11 @@ impl Blobs for ChunkFolder {
         let place = self.place(name);
         let mut bytes = buffers::take();
         // A chunk has at most 1 MiB.
-        let read = File::open(&place).and_then(|file| file.take(2 << 20).read_to_end(&mut bytes));
+        let read = File::open(&place).and_then(|file| {
+            // All of it is wanted at once; the system's own way is to fetch a little, and wait, several times.
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::WillNeed);
+            file.take(2 << 20).read_to_end(&mut bytes)
+        });
         match read {
             Ok(_) if Name::of(&bytes) == *name => Ok(Found::Whole(bytes)),
             Ok(_) => Ok(Found::Rotten),

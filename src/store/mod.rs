@@ -36,6 +36,7 @@ mod crc32c;
 mod current;
 #[cfg(test)]
 mod damage_test;
+mod direct;
 pub mod doubles;
 #[cfg(test)]
 mod failure_test;

@@ -23,7 +23,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 /// So many chunks of one upload are on their way at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 /// What is said of a chunk that is held: 1, CRC-32 and length.
 const HELD: usize = 9;
 
