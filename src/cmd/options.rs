@@ -57,7 +57,7 @@ pub struct NodeArgs {
     /// HTTP threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub threads: Option<u16>,
-    /// Memory for cached blocks of the store
+    /// Memory for what was read or written lately
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse::size)]
     pub cache: usize,
 }

@@ -6,6 +6,7 @@
 
 use super::state::{Batch, State, View, Visit};
 use super::tables::{self, Left};
+use super::warm::Warm;
 use super::{files, keys};
 use crate::error::{Error, Kind, Result};
 use ::leveldb::batch::{Batch as _, Writebatch};
@@ -48,6 +49,7 @@ pub struct LevelState(Arc<Opened>);
 
 struct Opened {
     database: Database<Row>,
+    warm: Warm,
     folder: PathBuf,
     failure: OnceLock<Error>,
 }
@@ -62,7 +64,8 @@ pub enum Expect {
 }
 
 impl LevelState {
-    /// Opens the database in `folder` with a block cache of `cache` bytes.
+    /// Opens the database in `folder` with `cache` bytes of memory for what is read: half of it for rows, half for blocks of
+    /// tables that are not mapped into memory, where there are more than [`OPEN_FILES`] of them.
     ///
     /// Errors: [`Kind::Damaged`] naming the damaged file, [`Kind::System`] if the folder cannot be used.
     pub fn open(folder: &Path, expect: Expect, cache: usize) -> Result<LevelState> {
@@ -80,7 +83,7 @@ impl LevelState {
             write_buffer_size: Some(WRITE_BUFFER),
             block_size: Some(BLOCK),
             max_open_files: Some(OPEN_FILES),
-            cache: Some(Cache::new(cache)),
+            cache: Some(Cache::new(cache / 2)),
             ..Options::new()
         };
         // The bindings unwrap the text of LevelDB's errors, which may quote bytes of a damaged key.
@@ -89,7 +92,8 @@ impl LevelState {
             Ok(Ok(database)) => {
                 // LevelDB renames its CURRENT at every open, and does not sync the folder afterwards.
                 files::sync_folder(folder)?;
-                let opened = Opened { database, folder: folder.to_owned(), failure: OnceLock::new() };
+                let warm = Warm::new(cache / 2);
+                let opened = Opened { database, warm, folder: folder.to_owned(), failure: OnceLock::new() };
                 Ok(LevelState(Arc::new(opened)))
             }
             Ok(Err(error)) => Err(open_error(folder, &message(&error))),
@@ -186,7 +190,7 @@ impl Opened {
 
 impl State for LevelState {
     fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.0.get(row, None)
+        self.0.warm.get(row, || self.0.get(row, None))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<()> {
@@ -202,7 +206,7 @@ impl State for LevelState {
                 None => changes.delete(Row(row.clone())),
             }
         }
-        self.0.put(&changes, false)
+        self.0.warm.write(batch, || self.0.put(&changes, false))
     }
 
     fn flush(&self) -> Result<()> {

@@ -65,4 +65,5 @@ mod table_writer;
 pub mod tables;
 #[cfg(test)]
 mod view_test;
+mod warm;
 mod zero_filled;
