@@ -44,8 +44,10 @@ pub struct Figure {
     /// What a write waited for, or how fresh a read is.
     pub durability: String,
     pub seen: f64,
-    /// With its unit, and what belongs to it.
+    /// With its unit.
     pub shown: String,
+    /// What it was made of.
+    pub more: String,
     pub unit: &'static str,
     pub target: Target,
     /// Against somebody else: below 1 is a loss even where the target is lower.
@@ -60,6 +62,7 @@ impl Figure {
             durability: durability.to_owned(),
             seen,
             shown: format!("**{seen:.2}**"),
+            more: String::new(),
             unit: "",
             target: Target::AtLeast(target),
             peer: false,
@@ -79,6 +82,7 @@ impl Figure {
             durability: durability.to_owned(),
             seen,
             shown: format!("**{seen:.digits$}{}**", spaced(unit)),
+            more: String::new(),
             unit,
             target: Target::Under(target),
             peer: false,
@@ -91,9 +95,8 @@ impl Figure {
     }
 
     /// With more about what was seen, in brackets.
-    pub fn with(mut self, more: &str) -> Figure {
-        let _ = write!(self.shown, " ({more})");
-        self
+    pub fn with(self, more: &str) -> Figure {
+        Figure { more: format!(" ({more})"), ..self }
     }
 
     /// Whether it misses its target. What was not measured does.
@@ -129,10 +132,11 @@ pub fn table(figures: &[Figure]) -> String {
     for figure in figures {
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} |",
+            "| {} | {} | {}{} | {} |",
             figure.name,
             figure.durability,
             figure.shown,
+            figure.more,
             figure.target_text()
         );
     }

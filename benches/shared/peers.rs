@@ -21,7 +21,7 @@ const PIPELINE: usize = 1000;
 const TRANSACTION: usize = 100;
 const TRANSACTION_BYTES: usize = 1 << 20;
 /// Requests of each connection, and at most, that tell how many take about as long as is wanted.
-const TASTE: (usize, usize) = (400, 20_000);
+const TASTE: (usize, usize) = (100, 10_000);
 
 /// A Redis server.
 pub struct Redis {

@@ -10,7 +10,7 @@ use plotters::style::{Color, IntoFont, TRANSPARENT};
 use std::ops::Range;
 
 /// Pixels.
-const SIZE: (u32, u32) = (860, 480);
+const SIZE: (u32, u32) = (900, 500);
 /// Colours that differ for eyes of all kinds (Okabe and Ito).
 const COLOURS: [RGBColor; 4] =
     [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
@@ -71,6 +71,12 @@ impl Axis {
         Axis { logarithmic: false, ends: ends(&ticks), ticks }
     }
 
+    /// Where a value is, from 0 at the first end to 1 at the last one.
+    fn part(&self, value: f64) -> f64 {
+        let (first, last) = (self.place(self.ends.0), self.place(self.ends.1));
+        (self.place(value) - first) / (last - first)
+    }
+
     fn place(&self, value: f64) -> f64 {
         if self.logarithmic { value.max(f64::MIN_POSITIVE).log10() } else { value }
     }
@@ -81,9 +87,7 @@ impl Ranged for Axis {
     type ValueType = f64;
 
     fn map(&self, value: &f64, (from, to): (i32, i32)) -> i32 {
-        let (first, last) = (self.place(self.ends.0), self.place(self.ends.1));
-        let part = (self.place(*value) - first) / (last - first);
-        from + (part * f64::from(to - from)).round() as i32
+        from + (self.part(*value) * f64::from(to - from)).round() as i32
     }
 
     fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
@@ -135,6 +139,32 @@ fn written(number: f64) -> String {
     groups.join(",")
 }
 
+/// Where a legend hides the fewest points, and the fewest middles between them.
+fn free_corner(x: &Axis, y: &Axis, lines: &[Line]) -> SeriesLabelPosition {
+    let corners = [
+        (SeriesLabelPosition::LowerRight, (1.0, 0.0)),
+        (SeriesLabelPosition::UpperRight, (1.0, 1.0)),
+        (SeriesLabelPosition::UpperLeft, (0.0, 1.0)),
+        (SeriesLabelPosition::LowerLeft, (0.0, 0.0)),
+        (SeriesLabelPosition::MiddleRight, (1.0, 0.5)),
+    ];
+    let places = lines.iter().flat_map(|line| {
+        let places: Vec<(f64, f64)> =
+            line.points.iter().map(|point| (x.part(point.0), y.part(point.1))).collect();
+        let middles: Vec<(f64, f64)> =
+            places.windows(2).map(|two| ((two[0].0 + two[1].0) / 2.0, (two[0].1 + two[1].1) / 2.0)).collect();
+        places.into_iter().chain(middles)
+    });
+    let places: Vec<(f64, f64)> = places.collect();
+    let hidden = |corner: (f64, f64)| {
+        let hides =
+            |place: &&(f64, f64)| (place.0 - corner.0).abs() < 0.2 && (place.1 - corner.1).abs() < 0.25;
+        places.iter().filter(hides).count()
+    };
+    let best = corners.into_iter().min_by_key(|(_, corner)| hidden(*corner));
+    best.map_or(SeriesLabelPosition::LowerRight, |(position, _)| position)
+}
+
 /// The SVG. Points that are not finite are left out. Errors if no point is left.
 pub fn draw(plot: &Plot) -> Result<String> {
     let finite = |point: &&(f64, f64)| point.0.is_finite() && point.1.is_finite();
@@ -149,17 +179,18 @@ pub fn draw(plot: &Plot) -> Result<String> {
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
+        let corner = free_corner(&x, &y, &plot.lines);
         let mut chart = ChartBuilder::on(&area)
-            .caption(plot.title, ("sans-serif", 17).into_font())
+            .caption(plot.title, ("sans-serif", 22).into_font())
             .margin(12)
-            .x_label_area_size(46)
-            .y_label_area_size(76)
+            .x_label_area_size(50)
+            .y_label_area_size(84)
             .build_cartesian_2d(x, y)?;
         chart
             .configure_mesh()
             .x_desc(plot.x)
             .y_desc(plot.y)
-            .label_style(("sans-serif", 13))
+            .label_style(("sans-serif", 17))
             .light_line_style(TRANSPARENT)
             .draw()?;
         for (line, colour) in plot.lines.iter().zip(COLOURS.iter().cycle()) {
@@ -174,10 +205,10 @@ pub fn draw(plot: &Plot) -> Result<String> {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
+            .position(corner)
             .background_style(WHITE.mix(0.85))
             .border_style(RGBColor(160, 160, 160))
-            .label_font(("sans-serif", 13))
+            .label_font(("sans-serif", 17))
             .draw()?;
         area.present()?;
     }

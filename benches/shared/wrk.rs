@@ -37,6 +37,18 @@ impl Script {
         Script::write(folder.join("put.lua"), data, "PUT", &format!("string.rep('v', {})", data.size))
     }
 
+    /// GET of keys that nobody put.
+    pub fn absent(folder: &Path, keys: usize) -> Result<Script> {
+        let path = folder.join("absent.lua");
+        let script = format!(
+            "{SEEDS}function request()\n\
+             \x20 return wrk.format('GET', string.format('/kv/absent-%07d', math.random(0, {keys} - 1)))\n\
+             end\n"
+        );
+        fs::write(&path, script)?;
+        Ok(Script { path })
+    }
+
     /// POST of batches: each puts all keys of one tag, which share a slot. They are made before the clock runs.
     pub fn batch(folder: &Path, data: &Data, operations: usize) -> Result<Script> {
         let path = folder.join("batch.lua");
@@ -111,6 +123,26 @@ pub fn present() -> Result<()> {
 
 /// Runs `script` against `address` over so many connections; an answer that is not 2xx, or that takes ten seconds, is an error.
 pub fn run(script: &Script, address: &str, connections: usize, seconds: u64) -> Result<Seen> {
+    let text = text_of(script, address, connections, seconds)?;
+    match text.lines().find(|line| line.contains("Non-2xx")) {
+        Some(line) => Err(format!("wrk at {address}: {}", line.trim()).into()),
+        None => seen(&text),
+    }
+}
+
+/// The same where no answer may be 2xx.
+pub fn run_absent(script: &Script, address: &str, connections: usize, seconds: u64) -> Result<Seen> {
+    let text = text_of(script, address, connections, seconds)?;
+    let refused = field(&text, "Non-2xx or 3xx responses:");
+    let all = text.lines().find_map(|line| line.trim().split_once(" requests in "));
+    match (refused, all) {
+        (Some(refused), Some((all, _))) if refused == all => seen(&text),
+        _ => Err(format!("wrk at {address}: not every key was absent: {text}").into()),
+    }
+}
+
+/// What wrk prints. A socket error is one here too.
+fn text_of(script: &Script, address: &str, connections: usize, seconds: u64) -> Result<String> {
     let output = Command::new("wrk")
         .args([&format!("-t{}", connections.min(2)), "--latency", "--timeout=10s"])
         .args([&format!("-c{connections}"), &format!("-d{seconds}s")])
@@ -122,11 +154,16 @@ pub fn run(script: &Script, address: &str, connections: usize, seconds: u64) -> 
     if !output.status.success() {
         return Err(format!("wrk failed: {text}{}", String::from_utf8_lossy(&output.stderr)).into());
     }
-    if let Some(line) = text.lines().find(|line| line.contains("Non-2xx") || line.contains("Socket errors")) {
+    if let Some(line) = text.lines().find(|line| line.contains("Socket errors")) {
         return Err(format!("wrk at {address}: {}", line.trim()).into());
     }
-    let per_second = field(&text, "Requests/sec:").and_then(|word| word.parse().ok());
-    let p99 = field(&text, "99%").and_then(milliseconds);
+    Ok(text.into_owned())
+}
+
+/// The figures in what wrk printed.
+fn seen(text: &str) -> Result<Seen> {
+    let per_second = field(text, "Requests/sec:").and_then(|word| word.parse().ok());
+    let p99 = field(text, "99%").and_then(milliseconds);
     match (per_second, p99) {
         (Some(per_second), Some(p99)) => Ok(Seen { per_second, p99 }),
         _ => Err(format!("wrk printed something unexpected: {text}").into()),
