@@ -7,7 +7,7 @@ SECONDS ?= 600
 TORTURE_MINUTES ?= 15
 DATA = $${XDG_DATA_HOME:-$$HOME/.local/share}/catstore
 
-.PHONY: help demo test check fix build install uninstall simulate fuzz bench bench-groups bench-failover bench-moves bench-files torture million setup deny
+.PHONY: help demo test check fix build install uninstall simulate fuzz bench bench-limits bench-endurance bench-groups bench-failover bench-moves bench-files torture million setup deny
 
 help:
 	@echo 'make demo             a master and a worker to play with, until Ctrl-C'
@@ -21,7 +21,9 @@ help:
 	@echo 'make torture          kills, stops and cuts by chance for TORTURE_MINUTES=$(TORTURE_MINUTES), on processes'
 	@echo 'make million          lists and kills while half of a million keys move'
 	@echo 'make fuzz             each fuzz target for SECONDS=$(SECONDS)'
-	@echo 'make bench            the figures of docs/benchmarks.md'
+	@echo 'make bench            measures against Redis and etcd, draws curves, writes docs/benchmarks.md; 20 minutes'
+	@echo 'make bench-limits     batches, tails, 10,000 connections, ten million keys'
+	@echo 'make bench-endurance  half an hour of reads and writes at full speed'
 	@echo 'make bench-groups     those of groups: writes against etcd, a clone under load'
 	@echo 'make bench-moves      those of moves: pauses while slots move, throughput with the number of groups'
 	@echo 'make bench-files      those of files: in and out against cp and nginx, memory, clones and moves of files'
@@ -92,20 +94,30 @@ million: setup
 fuzz: setup
 	@scripts/fuzz '$(SECONDS)'
 
+# The figures go into docs/benchmarks.md; `cargo bench` by itself only prints them.
 bench: setup
 	@scripts/setup bench
-	$(CARGO) bench --locked --bench http
+	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench http
+	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench curves
+
+bench-limits: setup
+	@scripts/setup bench
+	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench limits
+
+bench-endurance: setup
+	@scripts/setup bench
+	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench limits -- endurance
 
 bench-groups: setup
 	@scripts/setup bench
-	$(CARGO) bench --locked --bench groups
+	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench groups
 
 bench-moves: setup
-	$(CARGO) bench --locked --bench moves
+	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench moves
 
 bench-files: setup
 	@scripts/setup bench
-	$(CARGO) bench --locked --bench files
+	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench files
 
 bench-failover: setup
-	$(CARGO) bench --locked --bench failover
+	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench failover

@@ -1,10 +1,12 @@
 //! A clone of a large worker under writes, against a copy of its folder.
 
 use crate::nodes::{Group, Process, json, wait};
+use crate::shared::figures::{machine, today};
+use crate::shared::{Result, note};
 use crate::writers::Writers;
-use crate::{Result, note};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +23,8 @@ const BEFORE: Duration = Duration::from_secs(15);
 /// The longest that a clone may take.
 const LONGEST: Duration = Duration::from_secs(900);
 
-pub fn measure(values: usize, folder: &Path) -> Result<()> {
+/// The section `clone`.
+pub fn measure(values: usize, folder: &Path) -> Result<String> {
     let mut group = Group::start(&folder.join("clone"), 1)?;
     note(&format!("loading {values} values of {VALUE} bytes"));
     load(&group.workers[0].address(), values)?;
@@ -60,29 +63,35 @@ pub fn measure(values: usize, folder: &Path) -> Result<()> {
     wait(|| Ok(std::fs::read_to_string(&log)?.contains("hold the same")))?;
     let compared = began.elapsed();
     writers.stop()?;
-    println!(
-        "\n{values} values of {VALUE} bytes, {RATE} writes a second, {written} of them during the clone\n"
+    let mut text = format!(
+        "`make bench-groups` on {}. {}; {values} values of {VALUE} bytes, {RATE} writes a second, synced before the answer, \
+         {written} of them during the clone\n\n| clone | seen | target |\n|---|---|---|\n",
+        today(),
+        machine()
     );
-    println!("| clone | seen | target |\n|---|---|---|");
     let (clone, copy) = (cloned.as_secs_f64(), copied.as_secs_f64());
-    println!(
+    writeln!(
+        text,
         "| time / `cp -r` with a sync | {clone:.1} s / {copy:.1} s = **{:.2}** | at most 4 |",
         clone / copy
-    );
-    println!("| time until the digests were found equal | {:.1} s | |", compared.as_secs_f64());
-    println!(
+    )?;
+    writeln!(text, "| time until the digests were found equal | {:.1} s | |", compared.as_secs_f64())?;
+    writeln!(
+        text,
         "| p99 of the writers, during / before | {during:.1} ms / {before:.1} ms = **{:.2}** | at most 2 |",
         during / before
-    );
+    )?;
     let clone_idle = clone_idle.unwrap_or(clone_most);
     for (name, most, idle) in [("source", source_most, source_idle), ("clone", clone_most, clone_idle)] {
-        println!(
+        writeln!(
+            text,
             "| memory of the {name} above idle (with mapped files) | **{:.0} MiB** ({:.0} MiB) | under 128 MiB |",
             most.0 - idle.0,
             most.1 - idle.1
-        );
+        )?;
     }
-    group.stop()
+    group.stop()?;
+    Ok(text)
 }
 
 fn most(one: (f64, f64), other: (f64, f64)) -> (f64, f64) {

@@ -1,7 +1,7 @@
 //! Groups of many, as ratios in one run: `make bench-groups`, or `cargo bench --bench groups`.
 //!
-//! First the same synced writes over HTTP by wrk, in interleaved rounds, to a group of three and to an etcd cluster of
-//! three on the same machine and disk, each at its leader. Then a clone of a large worker while it is written to,
+//! First by wrk, in interleaved rounds: linearizable reads of the leader of a group of three, and of a group of one; the same
+//! synced writes to the group of three and to an etcd cluster of three on the same machine and disk, each at its leader. Then a clone of a large worker while it is written to,
 //! against `cp -r` of the same folder with a sync, and the latency of the writers without and with it.
 //!
 //! `CATSTORE_BENCH_ROUNDS` (5), `CATSTORE_BENCH_SECONDS` (5) and `CATSTORE_BENCH_VALUES` (1000000, of 1 KiB, for the
@@ -10,36 +10,25 @@
 mod clone;
 mod nodes;
 mod report;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod writers;
-#[path = "../shared/wrk.rs"]
-mod wrk;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use std::error::Error;
+use shared::load::Data;
+use shared::{CONNECTIONS, Result, VALUE, document, note, number, wrk};
+use std::path::Path;
 use std::process::ExitCode;
 
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
-
-/// Bytes of every value that wrk writes.
-const VALUE: usize = 100;
-/// Connections of wrk.
-const CONNECTIONS: usize = 50;
 /// Keys that wrk writes.
 const KEYS: usize = 100_000;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    // `cargo test --benches` starts benchmarks too, to see that they run; that is not worth minutes.
-    if !arguments.iter().any(|argument| argument == "--bench") {
-        println!("a benchmark: run it by `cargo bench --bench groups`");
+    if !shared::asked("groups") {
         return ExitCode::SUCCESS;
     }
-    let wanted = |part: &str| {
-        !arguments.iter().any(|word| word == "etcd" || word == "clone")
-            || arguments.iter().any(|word| word == part)
-    };
-    match run(wanted("etcd"), wanted("clone")) {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
@@ -48,51 +37,50 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(with_etcd: bool, with_clone: bool) -> Result<()> {
+fn run() -> Result<()> {
     let rounds = number("CATSTORE_BENCH_ROUNDS", 5)?.max(1);
-    let seconds = number("CATSTORE_BENCH_SECONDS", 5)?.max(1);
+    let seconds = number("CATSTORE_BENCH_SECONDS", 5)?.max(1) as u64;
     let values = number("CATSTORE_BENCH_VALUES", 1_000_000)?.max(1000);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    println!("{}", report::machine());
-    if with_etcd {
-        throughput(rounds, seconds, folder.path())?;
+    let parts = shared::parts(&["etcd", "clone"]);
+    if parts.contains(&"etcd") {
+        document::publish("groups", &throughput(rounds, seconds, folder.path())?)?;
     }
-    if with_clone {
-        clone::measure(values, folder.path())?;
+    if parts.contains(&"clone") {
+        document::publish("clone", &clone::measure(values, folder.path())?)?;
     }
     Ok(())
 }
 
-fn throughput(rounds: usize, seconds: usize, folder: &std::path::Path) -> Result<()> {
+/// Reads of the leader of three against a group of one, and writes against etcd.
+fn throughput(rounds: usize, seconds: u64, folder: &Path) -> Result<String> {
     wrk::present()?;
+    let data = Data::plain(KEYS, VALUE);
     let group = nodes::Group::start(&folder.join("group"), 3)?;
+    let one = nodes::Group::start(&folder.join("one"), 1)?;
     let etcd = nodes::Etcd::start(&folder.join("etcd"))?;
-    let (ours, theirs) = (group.leader()?, etcd.leader()?);
+    let (ours, alone, theirs) = (group.leader()?, one.leader()?, etcd.leader()?);
+    for address in [&ours, &alone] {
+        data.load(address)?;
+    }
     let value = BASE64.encode("v".repeat(VALUE));
-    let put = wrk::Script::put(folder, KEYS)?;
-    let keys = (0..KEYS).map(|number| format!("key-{number:06}"));
+    let (get, put) = (wrk::Script::get(folder, &data)?, wrk::Script::put(folder, &data)?);
+    let keys = (0..KEYS).map(|number| data.key(number));
     let etcd_put = wrk::Script::post(folder, "/v3/kv/put", keys, &format!(",\"value\":\"{value}\""))?;
     // A second of each warms connections; it is not counted.
-    wrk::run(&put, &ours, 1)?;
-    wrk::run(&etcd_put, &theirs, 1)?;
-    let (mut own, mut peer) = (Vec::new(), Vec::new());
+    for (script, address) in [(&get, &ours), (&get, &alone), (&put, &ours), (&etcd_put, &theirs)] {
+        wrk::run(script, address, CONNECTIONS, 1)?;
+    }
+    let mut seen = report::Throughput::default();
     for round in 1..=rounds {
         note(&format!("round {round} of {rounds}"));
-        own.push(wrk::run(&put, &ours, seconds as u64)?);
-        peer.push(wrk::run(&etcd_put, &theirs, seconds as u64)?);
+        seen.get.push(wrk::run(&get, &ours, CONNECTIONS, seconds)?);
+        seen.get_alone.push(wrk::run(&get, &alone, CONNECTIONS, seconds)?);
+        seen.put.push(wrk::run(&put, &ours, CONNECTIONS, seconds)?);
+        seen.etcd_put.push(wrk::run(&etcd_put, &theirs, CONNECTIONS, seconds)?);
     }
-    report::throughput(&own, &peer);
     etcd.stop();
-    group.stop()
-}
-
-fn number(variable: &str, default: usize) -> Result<usize> {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().map_err(|_| format!("{variable}={text} is not a number").into()),
-        Err(_) => Ok(default),
-    }
-}
-
-fn note(text: &str) {
-    eprintln!("bench: {text}");
+    one.stop()?;
+    group.stop()?;
+    Ok(seen.markdown(seconds))
 }

@@ -1,7 +1,7 @@
 //! Processes: a master and workers of the built binary, and three etcd servers, on free ports and in folders of their
 //! own below one folder.
 
-use crate::Result;
+use crate::shared::Result;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -1,44 +1,60 @@
-//! Medians and ratios, as Markdown for docs/benchmarks.md.
+//! Reads and writes a second, as Markdown for docs/benchmarks.md.
 
-use crate::wrk::Seen;
-use crate::{CONNECTIONS, VALUE};
+use crate::shared::figures::{Figure, each, machine, p99, rate, table, today};
+use crate::shared::wrk::Seen;
+use crate::shared::{CONNECTIONS, VALUE, peers};
+use std::fmt::Write as _;
 
-/// Synced writes a second of both.
-pub fn throughput(own: &[Seen], peer: &[Seen]) {
-    let rate = |seen: &[Seen]| median(seen.iter().map(|seen| seen.per_second).collect());
-    let p99 = |seen: &[Seen]| median(seen.iter().map(|seen| seen.p99).collect());
-    println!(
-        "\n{} rounds, {CONNECTIONS} connections, values of {VALUE} bytes, synced by a majority of 3\n",
-        own.len()
-    );
-    println!("| writes over HTTP | per second | each round | p99 |\n|---|---|---|---|");
-    for (name, seen) in [("group of 3", own), ("etcd, 3 members", peer)] {
-        let rounds: Vec<String> = seen.iter().map(|seen| format!("{:.0}", seen.per_second)).collect();
-        println!("| {name} | {:.0} | {} | {:.1} ms |", rate(seen), rounds.join(", "), p99(seen));
-    }
-    println!(
-        "| **ratio** | **{:.2}** (target 3) | | **{:.2}** (target 1) |",
-        rate(own) / rate(peer),
-        p99(own) / p99(peer)
-    );
+/// A value a round.
+#[derive(Default)]
+pub struct Throughput {
+    /// Of the leader of three.
+    pub get: Vec<Seen>,
+    /// Of a group of one.
+    pub get_alone: Vec<Seen>,
+    pub put: Vec<Seen>,
+    pub etcd_put: Vec<Seen>,
 }
 
-/// The middle value; of two, their mean.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    if values.is_empty() {
-        return f64::NAN;
+impl Throughput {
+    /// The section `groups`.
+    pub fn markdown(&self, seconds: u64) -> String {
+        let (put, etcd) = (&self.put, &self.etcd_put);
+        let synced = "synced by a majority of 3";
+        let figures = [
+            Figure::ratio(
+                "`GET` of the leader of 3 / `GET` of a group of one",
+                "linearizable reads",
+                rate(&self.get) / rate(&self.get_alone),
+                0.95,
+            ),
+            Figure::against("`PUT` into a group of 3 / etcd, 3 members", synced, rate(put) / rate(etcd), 4.0),
+            Figure::under("p99 of these `PUT`s / etcd's", synced, p99(put) / p99(etcd), "", 1.0),
+        ];
+        let mut text = format!(
+            "`make bench-groups` on {}: `cargo bench --bench groups`. {}; {} rounds of {seconds} s, {CONNECTIONS} connections, \
+             values of {VALUE} bytes; {}\n\n{}\n",
+            today(),
+            machine(),
+            put.len(),
+            peers::versions(),
+            table(&figures)
+        );
+        text.push_str("| over HTTP | durability | per second | each round | p99 |\n|---|---|---|---|---|\n");
+        for (name, durability, seen) in [
+            ("`GET`, the leader of 3", "linearizable read", &self.get),
+            ("`GET`, a group of one", "linearizable read", &self.get_alone),
+            ("`PUT`, a group of 3", synced, put),
+            ("etcd's put, 3 members", synced, etcd),
+        ] {
+            let rounds = each(seen.iter().map(|seen| seen.per_second));
+            let _ = writeln!(
+                text,
+                "| {name} | {durability} | {:.0} | {rounds} | {:.1} ms |",
+                rate(seen),
+                p99(seen)
+            );
+        }
+        text
     }
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
-}
-
-/// Cores, processor and kernel, as far as /proc tells.
-pub fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let info = read("/proc/cpuinfo");
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(" of unknown kind");
-    let model = model.trim_start_matches([' ', '\t', ':']).trim();
-    format!("{cores} cores ({model}), Linux {}", read("/proc/sys/kernel/osrelease").trim())
 }

@@ -1,6 +1,6 @@
 //! Writers at a fixed rate, whose latency counts from when a write was due: one that waits makes the next ones late.
 
-use crate::Result;
+use crate::shared::Result;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;

@@ -1,8 +1,10 @@
 //! A bare actix-web server that answers every request with the bytes and headers of one recorded answer of
 //! catstore: what is left to catstore's own work is the difference. It runs as a process of its own.
 
-use crate::cluster::{Node, free_port};
-use crate::{Result, load::Answer};
+use crate::shared::Result;
+use crate::shared::cluster::{Node, free_port};
+use crate::shared::load::{Answer, raw_get};
+use crate::shared::note;
 use actix_web::{App, HttpResponse, HttpServer, rt, web};
 use std::fs;
 use std::path::Path;
@@ -18,12 +20,9 @@ impl Hello {
         fs::write(&file, serde_json::to_vec(answer)?)?;
         let node = Node::start_hello(free_port()?, &file)?;
         node.wait_ready(Duration::from_secs(10))?;
-        let own = crate::load::raw_get(&node.address(), "hello")?;
+        let own = raw_get(&node.address(), "hello")?;
         if own.length != answer.length {
-            crate::note(&format!(
-                "hello answers {} bytes where catstore answers {}",
-                own.length, answer.length
-            ));
+            note(&format!("hello answers {} bytes where catstore answers {}", own.length, answer.length));
         }
         Ok(Hello { node })
     }

@@ -9,29 +9,19 @@
 //! `CATSTORE_BENCH_ROUNDS` (5), `CATSTORE_BENCH_SECONDS` (5), `CATSTORE_BENCH_KEYS` (100000) and
 //! `CATSTORE_BENCH_MANY` (1000000) change the measure; figures are only comparable at the defaults.
 
-mod cluster;
-mod group_commit;
 mod hello;
-mod load;
 mod memory;
-mod peers;
 mod report;
-#[path = "../shared/wrk.rs"]
-mod wrk;
+#[path = "../shared/mod.rs"]
+mod shared;
 
-use cluster::Cluster;
 use report::Report;
-use std::error::Error;
+use shared::cluster::Cluster;
+use shared::load::{Data, raw_get};
+use shared::{CONNECTIONS, Result, VALUE, document, leveldb, note, number, peers, wrk};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
-
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
-
-/// Bytes of every value.
-const VALUE: usize = 100;
-/// Connections of wrk, and threads of LevelDB's group commit.
-const CONNECTIONS: usize = 50;
 
 struct Measure {
     rounds: usize,
@@ -44,11 +34,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let done = match arguments.get(1).map(String::as_str) {
         Some("hello") => hello::serve(&arguments[2..]),
-        // `cargo test --benches` starts benchmarks too, to see that they run; that is not worth a minute.
-        _ if !arguments.iter().any(|argument| argument == "--bench") => {
-            println!("a benchmark: run it by `cargo bench --bench http`");
-            Ok(())
-        }
+        _ if !shared::asked("http") => Ok(()),
         _ => run(),
     };
     match done {
@@ -72,20 +58,21 @@ fn run() -> Result<()> {
     let mut report = Report::new(&measure);
     speed(&measure, &folder.path().join("speed"), &mut report)?;
     memory::measure(&measure, &folder.path().join("memory"), &mut report)?;
-    println!("\n{report}");
+    document::publish("http", &report.markdown())?;
     Ok(())
 }
 
 fn speed(measure: &Measure, folder: &Path, report: &mut Report) -> Result<()> {
+    let data = Data::plain(measure.keys, VALUE);
     let cluster = Cluster::start(folder)?;
     note(&format!("loading {} keys of {VALUE} bytes", measure.keys));
-    load::puts(&cluster.worker.address(), measure.keys)?;
-    let hello = hello::Hello::start(folder, &load::raw_get(&cluster.worker.address(), &load::key(0))?)?;
+    data.load(&cluster.worker.address())?;
+    let hello = hello::Hello::start(folder, &raw_get(&cluster.worker.address(), &data.key(0))?)?;
     note("loading redis and etcd");
-    let redis = peers::Redis::start(folder, measure.keys)?;
-    let etcd = peers::Etcd::start(folder, measure.keys)?;
-    let get = wrk::Script::get(folder, measure.keys)?;
-    let put = wrk::Script::put(folder, measure.keys)?;
+    let redis = peers::Redis::start(folder, &data)?;
+    let etcd = peers::Etcd::start(folder, &data)?;
+    let get = wrk::Script::get(folder, &data)?;
+    let put = wrk::Script::put(folder, &data)?;
     // A second of each warms caches and connections; it is not counted.
     for (script, address) in [
         (&get, cluster.worker.address()),
@@ -94,27 +81,27 @@ fn speed(measure: &Measure, folder: &Path, report: &mut Report) -> Result<()> {
         (etcd.get(), etcd.address()),
         (etcd.put(), etcd.address()),
     ] {
-        wrk::run(script, &address, 1)?;
+        wrk::run(script, &address, CONNECTIONS, 1)?;
     }
     let syncs_before = cluster.worker.syncs();
     let mut puts = 0.0;
     for round in 1..=measure.rounds {
         note(&format!("round {round} of {}", measure.rounds));
-        report.get.push(wrk::run(&get, &cluster.worker.address(), measure.seconds)?);
-        report.hello.push(wrk::run(&get, &hello.address(), measure.seconds)?);
-        report.redis_get.push(redis.run("get", measure.seconds)?);
-        report.etcd_get.push(wrk::run(etcd.get(), &etcd.address(), measure.seconds)?);
-        let written = wrk::run(&put, &cluster.worker.address(), measure.seconds)?;
+        report.get.push(wrk::run(&get, &cluster.worker.address(), CONNECTIONS, measure.seconds)?);
+        report.hello.push(wrk::run(&get, &hello.address(), CONNECTIONS, measure.seconds)?);
+        report.redis_get.push(redis.run("get", CONNECTIONS, measure.seconds)?);
+        report.etcd_get.push(wrk::run(etcd.get(), &etcd.address(), CONNECTIONS, measure.seconds)?);
+        let written = wrk::run(&put, &cluster.worker.address(), CONNECTIONS, measure.seconds)?;
         puts += written.per_second * measure.seconds as f64;
         report.put.push(written);
         let database = folder.join(format!("group-commit-{round}"));
-        report.group_commit.push(group_commit::run(
+        report.group_commit.push(leveldb::synced_puts(
             &database,
-            measure.keys,
+            &data,
             Duration::from_secs(measure.seconds),
         )?);
-        report.redis_set.push(redis.run("set", measure.seconds)?);
-        report.etcd_put.push(wrk::run(etcd.put(), &etcd.address(), measure.seconds)?);
+        report.redis_set.push(redis.run("set", CONNECTIONS, measure.seconds)?);
+        report.etcd_put.push(wrk::run(etcd.put(), &etcd.address(), CONNECTIONS, measure.seconds)?);
     }
     if let (Some(before), Some(after)) = (syncs_before, cluster.worker.syncs())
         && after > before
@@ -125,15 +112,4 @@ fn speed(measure: &Measure, folder: &Path, report: &mut Report) -> Result<()> {
     redis.stop()?;
     etcd.stop()?;
     cluster.stop()
-}
-
-fn number(variable: &str, default: usize) -> Result<usize> {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().map_err(|_| format!("{variable}={text} is not a number").into()),
-        Err(_) => Ok(default),
-    }
-}
-
-fn note(text: &str) {
-    eprintln!("bench: {text}");
 }

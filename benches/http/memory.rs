@@ -1,8 +1,10 @@
 //! Resident memory and time to the first answer, empty and with many keys.
 
-use crate::cluster::{Cluster, first_start};
+use crate::Measure;
 use crate::report::Report;
-use crate::{Measure, Result, load, note};
+use crate::shared::cluster::{Cluster, first_start};
+use crate::shared::load::Data;
+use crate::shared::{Result, VALUE, note};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ pub fn measure(measure: &Measure, folder: &Path, report: &mut Report) -> Result<
     report.idle = Some(cluster.worker.resident()?);
     report.idle_master = Some(cluster.master.resident()?);
     note(&format!("loading {} keys", measure.many));
-    load::batches(&cluster.worker.address(), measure.many)?;
+    Data::tagged(measure.many, VALUE).load(&cluster.worker.address())?;
     report.loaded = Some(cluster.worker.resident()?);
     note("starting with them");
     for _ in 0..STARTS {

@@ -1,9 +1,15 @@
 //! Medians, ratios, and the Markdown that goes into docs/benchmarks.md.
 
-use crate::wrk::Seen;
-use crate::{CONNECTIONS, Measure, VALUE};
-use std::fmt;
+use crate::Measure;
+use crate::shared::figures::{Figure, each, machine, median, p99, rate, table, today};
+use crate::shared::wrk::Seen;
+use crate::shared::{CONNECTIONS, VALUE, peers};
+use std::fmt::Write as _;
 use std::time::Duration;
+
+/// How fresh what a read answers is.
+const READ: &str = "linearizable read";
+const WRITE: &str = "synced before the answer";
 
 /// Everything that was measured, a value a round.
 pub struct Report {
@@ -52,94 +58,103 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = |seen: &[Seen]| median(seen.iter().map(|seen| seen.per_second).collect());
-        let p99 = |seen: &[Seen]| median(seen.iter().map(|seen| seen.p99).collect());
-        let (get, hello, put) = (rate(&self.get), rate(&self.hello), rate(&self.put));
+impl Report {
+    /// The section `http` of docs/benchmarks.md.
+    pub fn markdown(&self) -> String {
+        format!(
+            "`make bench` on {}: `cargo bench --bench http`. {}; {}; {}\n\n{}\n{}",
+            today(),
+            machine(),
+            self.measure,
+            peers::versions(),
+            table(&self.figures()),
+            self.speeds()
+        )
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let (get, put) = (rate(&self.get), rate(&self.put));
         let group_commit = median(self.group_commit.clone());
-        writeln!(f, "{}; {}; {}\n", machine(), self.measure, crate::peers::versions())?;
-        writeln!(f, "| figure | seen | target |\n|---|---|---|")?;
-        for (name, ratio, target) in [
-            ("`GET /kv/KEY` / bare actix-web", get / hello, 0.85),
-            ("`GET /kv/KEY` / Redis `GET`", get / rate(&self.redis_get), 1.0),
-            ("`GET /kv/KEY` / etcd's linearizable range", get / rate(&self.etcd_get), 6.0),
-            ("synced `PUT /kv/KEY` / LevelDB's group commit", put / group_commit, 0.75),
-            ("synced `PUT /kv/KEY` / Redis `SET`, `appendfsync always`", put / rate(&self.redis_set), 0.9),
-            ("synced `PUT /kv/KEY` / etcd's put", put / rate(&self.etcd_put), 4.0),
+        let redis = "synced before the answer; Redis `appendfsync always`";
+        let mut figures = vec![
+            Figure::against("`GET /kv/KEY` / bare actix-web", READ, get / rate(&self.hello), 0.85),
+            Figure::against(
+                "`GET /kv/KEY` / Redis `GET`",
+                "linearizable read; Redis: of its only copy",
+                get / rate(&self.redis_get),
+                1.0,
+            ),
+            Figure::against(
+                "`GET /kv/KEY` / etcd's range",
+                "linearizable reads",
+                get / rate(&self.etcd_get),
+                6.0,
+            ),
+            Figure::against(
+                "`PUT /kv/KEY` / LevelDB's group commit",
+                "both synced before the answer",
+                put / group_commit,
+                0.75,
+            ),
+            Figure::against("`PUT /kv/KEY` / Redis `SET`", redis, put / rate(&self.redis_set), 0.9),
+            Figure::against(
+                "`PUT /kv/KEY` / etcd's put",
+                "synced before the answer; etcd synced",
+                put / rate(&self.etcd_put),
+                4.0,
+            ),
+        ];
+        for (name, seen, target) in [
+            ("memory of a worker, idle after start", self.idle, 40.0),
+            ("memory of a worker, the many keys just loaded", self.loaded, 150.0),
+            ("memory of a worker, started again with them", self.restarted, 150.0),
+            ("memory of a master, idle after start", self.idle_master, f64::INFINITY),
         ] {
-            writeln!(f, "| {name} | **{ratio:.2}** | at least {target} |")?;
+            let (all, own) = seen.unwrap_or((f64::NAN, f64::NAN));
+            let figure = Figure::under(name, "", all, "MiB", target).with(&format!("{own:.0} without files"));
+            figures.push(if target.is_finite() { figure } else { figure.without_target() });
         }
-        let starts =
-            |times: &[Duration]| median(times.iter().map(|time| time.as_secs_f64() * 1000.0).collect());
-        let memory = |seen: Option<(f64, f64)>| match seen {
-            Some((all, anonymous)) => format!("{all:.0} MiB ({anonymous:.0} without files)"),
-            None => "not measured".to_owned(),
-        };
-        writeln!(f, "| memory of a worker, idle after start | {} | under 40 MiB |", memory(self.idle))?;
-        writeln!(f, "| memory of a master, idle after start | {} | |", memory(self.idle_master))?;
-        writeln!(
-            f,
-            "| memory of a worker, the many keys just loaded | {} | under 150 MiB |",
-            memory(self.loaded)
-        )?;
-        writeln!(
-            f,
-            "| memory of a worker, started again with them | {} | under 150 MiB |",
-            memory(self.restarted)
-        )?;
-        writeln!(
-            f,
-            "| start to first answer, empty folder | {:.0} ms | under 100 ms |",
-            starts(&self.first_start)
-        )?;
-        writeln!(
-            f,
-            "| start to first answer, the many keys | {:.0} ms | under 1000 ms |",
-            starts(&self.start_loaded)
-        )?;
-        writeln!(f, "\n| per second | median | each round | p99 |\n|---|---|---|---|")?;
-        for (name, seen) in [
-            ("`GET /kv/KEY`", &self.get),
-            ("bare actix-web", &self.hello),
-            ("Redis `GET`", &self.redis_get),
-            ("etcd, range", &self.etcd_get),
-            ("`PUT /kv/KEY`", &self.put),
-            ("Redis `SET`", &self.redis_set),
-            ("etcd, put", &self.etcd_put),
+        for (name, times, target) in [
+            ("start to first answer, empty folder", &self.first_start, 100.0),
+            ("start to first answer, the many keys", &self.start_loaded, 1000.0),
+        ] {
+            let time = median(times.iter().map(|time| time.as_secs_f64() * 1000.0).collect());
+            figures.push(Figure::under(name, READ, time, "ms", target));
+        }
+        figures
+    }
+
+    /// The speeds behind the ratios.
+    fn speeds(&self) -> String {
+        let mut text =
+            "| per second | by | durability | median | each round | p99 |\n|---|---|---|---|---|---|\n"
+                .to_owned();
+        for (name, by, durability, seen) in [
+            ("`GET /kv/KEY`", "wrk", READ, &self.get),
+            ("bare actix-web", "wrk", "none: bytes that never change", &self.hello),
+            ("Redis `GET`", "redis-benchmark", "read of its only copy", &self.redis_get),
+            ("etcd, range", "wrk", READ, &self.etcd_get),
+            ("`PUT /kv/KEY`", "wrk", WRITE, &self.put),
+            ("Redis `SET`", "redis-benchmark", "`appendfsync always`", &self.redis_set),
+            ("etcd, put", "wrk", "synced", &self.etcd_put),
         ] {
             let rounds = each(seen.iter().map(|seen| seen.per_second));
-            writeln!(f, "| {name} | {:.0} | {rounds} | {:.2} ms |", rate(seen), p99(seen))?;
+            let _ = writeln!(
+                text,
+                "| {name} | `{by}` | {durability} | {:.0} | {rounds} | {:.2} ms |",
+                rate(seen),
+                p99(seen)
+            );
         }
         let rounds = each(self.group_commit.iter().copied());
-        writeln!(f, "| LevelDB's group commit | {group_commit:.0} | {rounds} | |")?;
+        let group_commit = median(self.group_commit.clone());
+        let _ = writeln!(
+            text,
+            "| LevelDB's group commit | {CONNECTIONS} threads | synced | {group_commit:.0} | {rounds} | |"
+        );
         if let Some(shared) = self.puts_per_sync {
-            writeln!(f, "\nWrites that shared one sync of the log, on average: {shared:.1}.")?;
+            let _ = writeln!(text, "\nWrites that shared one sync of the log, on average: {shared:.1}.");
         }
-        Ok(())
+        text
     }
-}
-
-fn each(values: impl Iterator<Item = f64>) -> String {
-    values.map(|value| format!("{value:.0}")).collect::<Vec<_>>().join(", ")
-}
-
-/// The middle value; of two, their mean.
-fn median(mut values: Vec<f64>) -> f64 {
-    if values.is_empty() {
-        return f64::NAN;
-    }
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
-}
-
-/// Cores, processor and kernel, as far as /proc tells.
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let info = read("/proc/cpuinfo");
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(" of unknown kind");
-    let model = model.trim_start_matches([' ', '\t', ':']).trim();
-    format!("{cores} cores ({model}), Linux {}", read("/proc/sys/kernel/osrelease").trim())
 }

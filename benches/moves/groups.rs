@@ -1,6 +1,9 @@
 //! How throughput grows with the number of groups, when a worker has a fifth of a core.
 
 use crate::common::{Home, Node, pause, shares};
+use crate::shared::figures::{machine, today};
+use crate::shared::plot::{Line, Plot, draw};
+use crate::shared::{Result, document};
 use catstore::client::{Client, PutOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,31 +17,54 @@ const KEYS: u64 = 10_000;
 /// A fifth of a core: microseconds of a period, and the period.
 const QUOTA: (u64, u64) = (20_000, 100_000);
 
-pub fn measure(seconds: Duration) {
+/// Prints, draws and writes the section `growth`.
+pub fn measure(seconds: Duration) -> Result<()> {
     let Some(fence) = Fence::new() else {
         println!("groups: skipped, this system has no control groups for processors");
-        return;
+        return Ok(());
     };
-    println!(
-        "\n| groups, each worker held to a fifth of a core | operations a second | to one group |\n|---|---|---|"
+    let rates: Vec<f64> = (1..=4).map(|groups| with(groups, &fence, seconds)).collect();
+    let title = format!(
+        "{THREADS} clients, half writes, by groups of one: linearizable reads, writes synced before the answer"
     );
-    let mut one = None;
-    for groups in 1..=4 {
-        let home = Home::new();
-        let master = home.start("master", &[]);
-        let workers: Vec<Node> = (0..groups).map(|_| home.worker(&master)).collect();
-        let began = Instant::now();
-        while shares(master.port).0.len() != groups || shares(master.port).1 > 0 {
-            assert!(began.elapsed() < Duration::from_secs(120), "{:?}", shares(master.port));
-            pause(50);
-        }
-        let fences: Vec<Fence> = workers.iter().map(|worker| fence.around(worker.pid())).collect();
-        let rate = run(master.port, seconds);
-        let first = *one.get_or_insert(rate);
-        println!("| {groups} | {rate:.0} | {:.2} |", rate / first);
-        drop(workers);
-        drop(fences);
+    let numbered = rates.iter().zip(1..).map(|(rate, groups)| (f64::from(groups), *rate));
+    let line = Line { name: "catstore".into(), points: numbered.collect() };
+    let plot = Plot {
+        title: &title,
+        x: "groups, each worker held to a fifth of a core",
+        y: "operations a second",
+        lines: vec![line],
+    };
+    document::keep_plot("groups", &draw(&plot)?)?;
+    let mut text = format!(
+        "`make bench-moves` on {}: `cargo bench --bench moves -- groups`. {}; {} s each. Reads are linearizable, writes synced \
+         before the answer.\n\n| groups | operations a second | to one group |\n|---|---|---|\n",
+        today(),
+        machine(),
+        seconds.as_secs()
+    );
+    for (rate, groups) in rates.iter().zip(1..) {
+        text += &format!("| {groups} | {rate:.0} | {:.2} |\n", rate / rates[0]);
     }
+    document::publish("growth", &format!("{text}\n![{title}](benchmarks/groups.svg)"))?;
+    Ok(())
+}
+
+/// Operations a second with so many groups.
+fn with(groups: usize, fence: &Fence, seconds: Duration) -> f64 {
+    let home = Home::new();
+    let master = home.start("master", &[]);
+    let workers: Vec<Node> = (0..groups).map(|_| home.worker(&master)).collect();
+    let began = Instant::now();
+    while shares(master.port).0.len() != groups || shares(master.port).1 > 0 {
+        assert!(began.elapsed() < Duration::from_secs(120), "{:?}", shares(master.port));
+        pause(50);
+    }
+    let fences: Vec<Fence> = workers.iter().map(|worker| fence.around(worker.pid())).collect();
+    let rate = run(master.port, seconds);
+    drop(workers);
+    drop(fences);
+    rate
 }
 
 /// Operations a second, half of them writes.

@@ -15,6 +15,8 @@
 mod common;
 mod groups;
 mod pauses;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod tables;
 
 use std::time::Duration;
@@ -35,7 +37,7 @@ fn main() {
         pauses::measure(number("CATSTORE_BENCH_KEYS", 1_000_000), seconds);
     }
     if wanted("groups") {
-        groups::measure(seconds);
+        groups::measure(seconds).expect("figures that can be drawn and written");
         tables::measure();
     }
 }

@@ -1,7 +1,7 @@
-//! wrk: its scripts, a run, and what it prints. Several benchmarks use it, each with what it needs.
-#![allow(dead_code)]
+//! wrk: its scripts, a run, and what it prints.
 
-use crate::{CONNECTIONS, Result, VALUE};
+use super::Result;
+use super::load::{self, Data};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use std::fs;
@@ -28,13 +28,48 @@ pub struct Seen {
 
 impl Script {
     /// GET of random keys.
-    pub fn get(folder: &Path, keys: usize) -> Result<Script> {
-        Script::write(folder.join("get.lua"), keys, "GET", "")
+    pub fn get(folder: &Path, data: &Data) -> Result<Script> {
+        Script::write(folder.join("get.lua"), data, "GET", "nil")
     }
 
     /// PUT of random keys.
-    pub fn put(folder: &Path, keys: usize) -> Result<Script> {
-        Script::write(folder.join("put.lua"), keys, "PUT", &format!("string.rep('v', {VALUE})"))
+    pub fn put(folder: &Path, data: &Data) -> Result<Script> {
+        Script::write(folder.join("put.lua"), data, "PUT", &format!("string.rep('v', {})", data.size))
+    }
+
+    /// GET of keys that nobody put.
+    pub fn absent(folder: &Path, keys: usize) -> Result<Script> {
+        let path = folder.join("absent.lua");
+        let script = format!(
+            "{SEEDS}function request()\n\
+             \x20 return wrk.format('GET', string.format('/kv/absent-%07d', math.random(0, {keys} - 1)))\n\
+             end\n"
+        );
+        fs::write(&path, script)?;
+        Ok(Script { path })
+    }
+
+    /// POST of batches: each puts all keys of one tag, which share a slot. They are made before the clock runs.
+    pub fn batch(folder: &Path, data: &Data, operations: usize) -> Result<Script> {
+        let path = folder.join("batch.lua");
+        let (tags, value) = (data.keys / operations, "v".repeat(data.size));
+        let script = format!(
+            "{SEEDS}local requests = {{}}\n\
+             local headers = {{ ['Content-Type'] = 'application/json' }}\n\
+             function request()\n\
+             \x20 local tag = math.random(0, {tags} - 1)\n\
+             \x20 if requests[tag] == nil then\n\
+             \x20   local ops = {{}}\n\
+             \x20   for at = 1, {operations} do\n\
+             \x20     ops[at] = string.format('{{\"op\":\"put\",\"key\":\"{{%d}}-%d\",\"value\":\"{value}\"}}', tag, at)\n\
+             \x20   end\n\
+             \x20   requests[tag] = wrk.format('POST', '/batch', headers, '{{\"ops\":[' .. table.concat(ops, ',') .. ']}}')\n\
+             \x20 end\n\
+             \x20 return requests[tag]\n\
+             end\n"
+        );
+        fs::write(&path, script)?;
+        Ok(Script { path })
     }
 
     /// POST of a JSON document that names a random one of `keys` in base64, as etcd's gateway takes it; `rest` is the rest of
@@ -58,13 +93,20 @@ impl Script {
         Ok(Script { path })
     }
 
-    fn write(path: PathBuf, keys: usize, method: &str, body: &str) -> Result<Script> {
-        let body = if body.is_empty() { "nil" } else { body };
+    fn write(path: PathBuf, data: &Data, method: &str, body: &str) -> Result<Script> {
+        let path_of = match data.names {
+            load::Names::Plain => "string.format('/kv/key-%06d', number)".to_owned(),
+            load::Names::Tagged => {
+                format!("string.format('/kv/%%7B%d%%7D-%07d', math.floor(number / {}), number)", load::BATCH)
+            }
+        };
         let script = format!(
             "{SEEDS}local body = {body}\n\
              function request()\n\
-             \x20 return wrk.format('{method}', string.format('/kv/key-%06d', math.random(0, {keys} - 1)), nil, body)\n\
-             end\n"
+             \x20 local number = math.random(0, {} - 1)\n\
+             \x20 return wrk.format('{method}', {path_of}, nil, body)\n\
+             end\n",
+            data.keys
         );
         fs::write(&path, script)?;
         Ok(Script { path })
@@ -79,10 +121,31 @@ pub fn present() -> Result<()> {
     }
 }
 
-/// Runs `script` against `address`; an answer that is not 2xx is an error.
-pub fn run(script: &Script, address: &str, seconds: u64) -> Result<Seen> {
+/// Runs `script` against `address` over so many connections; an answer that is not 2xx, or that takes ten seconds, is an error.
+pub fn run(script: &Script, address: &str, connections: usize, seconds: u64) -> Result<Seen> {
+    let text = text_of(script, address, connections, seconds)?;
+    match text.lines().find(|line| line.contains("Non-2xx")) {
+        Some(line) => Err(format!("wrk at {address}: {}", line.trim()).into()),
+        None => seen(&text),
+    }
+}
+
+/// The same where no answer may be 2xx.
+pub fn run_absent(script: &Script, address: &str, connections: usize, seconds: u64) -> Result<Seen> {
+    let text = text_of(script, address, connections, seconds)?;
+    let refused = field(&text, "Non-2xx or 3xx responses:");
+    let all = text.lines().find_map(|line| line.trim().split_once(" requests in "));
+    match (refused, all) {
+        (Some(refused), Some((all, _))) if refused == all => seen(&text),
+        _ => Err(format!("wrk at {address}: not every key was absent: {text}").into()),
+    }
+}
+
+/// What wrk prints. A socket error is one here too.
+fn text_of(script: &Script, address: &str, connections: usize, seconds: u64) -> Result<String> {
     let output = Command::new("wrk")
-        .args(["-t2", "--latency", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s")])
+        .args([&format!("-t{}", connections.min(2)), "--latency", "--timeout=10s"])
+        .args([&format!("-c{connections}"), &format!("-d{seconds}s")])
         .arg("-s")
         .arg(&script.path)
         .arg(format!("http://{address}/"))
@@ -91,11 +154,16 @@ pub fn run(script: &Script, address: &str, seconds: u64) -> Result<Seen> {
     if !output.status.success() {
         return Err(format!("wrk failed: {text}{}", String::from_utf8_lossy(&output.stderr)).into());
     }
-    if let Some(line) = text.lines().find(|line| line.contains("Non-2xx") || line.contains("Socket errors")) {
+    if let Some(line) = text.lines().find(|line| line.contains("Socket errors")) {
         return Err(format!("wrk at {address}: {}", line.trim()).into());
     }
-    let per_second = field(&text, "Requests/sec:").and_then(|word| word.parse().ok());
-    let p99 = field(&text, "99%").and_then(milliseconds);
+    Ok(text.into_owned())
+}
+
+/// The figures in what wrk printed.
+fn seen(text: &str) -> Result<Seen> {
+    let per_second = field(text, "Requests/sec:").and_then(|word| word.parse().ok());
+    let p99 = field(text, "99%").and_then(milliseconds);
     match (per_second, p99) {
         (Some(per_second), Some(p99)) => Ok(Seen { per_second, p99 }),
         _ => Err(format!("wrk printed something unexpected: {text}").into()),

@@ -1,6 +1,6 @@
 //! A master and a worker of the built binary, on free ports and in folders of their own.
 
-use crate::Result;
+use super::Result;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -157,10 +157,17 @@ impl Node {
 
     /// How often the log was synced, if `/metrics` says so.
     pub fn syncs(&self) -> Option<f64> {
-        let text = ureq::get(format!("http://{}/metrics", self.address())).call().ok()?.into_body();
-        let text = { text }.read_to_string().ok()?;
-        let line = text.lines().find(|line| !line.starts_with('#') && line.contains("syncs"))?;
-        line.rsplit(' ').next()?.parse().ok()
+        self.metrics().ok()?.lines().find_map(|line| metric(line, "catstore_log_syncs_total"))
+    }
+
+    /// How many requests it has answered.
+    pub fn requests(&self) -> Result<f64> {
+        Ok(self.metrics()?.lines().filter_map(|line| metric(line, "catstore_requests_total")).sum())
+    }
+
+    fn metrics(&self) -> Result<String> {
+        let url = format!("http://{}/metrics", self.address());
+        Ok(ureq::get(url).call()?.body_mut().read_to_string()?)
     }
 
     /// SIGTERM, and the end of the process.
@@ -176,6 +183,15 @@ impl Node {
         }
         Err(format!("the {} did not stop within 20 seconds", self.name).into())
     }
+}
+
+/// The number of a line of `/metrics` that is about `name`.
+fn metric(line: &str, name: &str) -> Option<f64> {
+    let rest = line.strip_prefix(name)?;
+    if !rest.starts_with([' ', '{']) {
+        return None;
+    }
+    rest.rsplit(' ').next()?.parse().ok()
 }
 
 impl Drop for Node {

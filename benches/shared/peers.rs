@@ -1,9 +1,10 @@
 //! What people would pick instead, one server each, with the settings that make a write durable: Redis that syncs its log
 //! before each answer, and etcd as it comes.
 
-use crate::cluster::{Node, free_port};
-use crate::wrk::{Script, Seen};
-use crate::{CONNECTIONS, Result, VALUE};
+use super::Result;
+use super::cluster::{Node, free_port};
+use super::load::Data;
+use super::wrk::{Script, Seen};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use std::fs;
@@ -16,20 +17,21 @@ use std::time::{Duration, Instant};
 const SOON: Duration = Duration::from_secs(30);
 /// Keys that Redis is sent before its answers are read.
 const PIPELINE: usize = 1000;
-/// Operations of a transaction of etcd; it takes at most 128.
+/// Operations of a transaction of etcd; it takes at most 128, and 1.5 MiB.
 const TRANSACTION: usize = 100;
-/// Requests that tell how many take about as long as is wanted.
-const TASTE: usize = 20_000;
+const TRANSACTION_BYTES: usize = 1 << 20;
+/// Requests of each connection, and at most, that tell how many take about as long as is wanted.
+const TASTE: (usize, usize) = (100, 10_000);
 
 /// A Redis server.
 pub struct Redis {
     node: Node,
-    keys: usize,
+    data: Data,
 }
 
 impl Redis {
     /// Starts it, and sets as many keys as redis-benchmark draws from.
-    pub fn start(folder: &Path, keys: usize) -> Result<Redis> {
+    pub fn start(folder: &Path, data: &Data) -> Result<Redis> {
         let (folder, port) = (folder.join("redis"), free_port()?);
         fs::create_dir_all(&folder)?;
         let arguments = [
@@ -45,16 +47,14 @@ impl Redis {
             .chain(["--save".into(), String::new()])
             .collect();
         let node = Node::start_peer("redis-server", port, &words, &folder)?;
-        let redis = Redis { node, keys };
+        let redis = Redis { node, data: *data };
         let mut stream = redis.connect()?;
-        let numbers: Vec<usize> = (0..keys).collect();
+        let numbers: Vec<usize> = (0..data.keys).collect();
+        let (size, value) = (data.size, "v".repeat(data.size));
         for some in numbers.chunks(PIPELINE) {
-            let value = "v".repeat(VALUE);
             let sets: String = some
                 .iter()
-                .map(|number| {
-                    format!("*3\r\n$3\r\nSET\r\n$16\r\nkey:{number:012}\r\n${VALUE}\r\n{value}\r\n")
-                })
+                .map(|number| format!("*3\r\n$3\r\nSET\r\n$16\r\nkey:{number:012}\r\n${size}\r\n{value}\r\n"))
                 .collect();
             stream.write_all(sets.as_bytes())?;
             let mut answers = vec![0; some.len() * "+OK\r\n".len()];
@@ -78,16 +78,17 @@ impl Redis {
     }
 
     /// `get` or `set` of random keys for about so many seconds, without pipelining.
-    pub fn run(&self, test: &str, seconds: u64) -> Result<Seen> {
-        let taste = self.benchmark(test, TASTE)?;
-        self.benchmark(test, ((taste.per_second * seconds as f64) as usize).max(TASTE))
+    pub fn run(&self, test: &str, connections: usize, seconds: u64) -> Result<Seen> {
+        let least = (connections * TASTE.0).min(TASTE.1);
+        let taste = self.benchmark(test, connections, least)?;
+        self.benchmark(test, connections, ((taste.per_second * seconds as f64) as usize).max(least))
     }
 
-    fn benchmark(&self, test: &str, requests: usize) -> Result<Seen> {
+    fn benchmark(&self, test: &str, connections: usize, requests: usize) -> Result<Seen> {
         let output = Command::new("redis-benchmark")
             .args(["-h", "127.0.0.1", "-p", &self.node.port().to_string(), "--csv", "-t", test])
-            .args(["-c", &CONNECTIONS.to_string(), "-d", &VALUE.to_string()])
-            .args(["-r", &self.keys.to_string(), "-n", &requests.to_string()])
+            .args(["-c", &connections.to_string(), "-d", &self.data.size.to_string()])
+            .args(["-r", &self.data.keys.to_string(), "-n", &requests.to_string()])
             .output()
             .map_err(|error| format!("redis-benchmark cannot be run ({error}); type: scripts/setup bench"))?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -118,18 +119,18 @@ pub struct Etcd {
 
 impl Etcd {
     /// Starts it, puts the keys, and starts it again: reads are at their best then.
-    pub fn start(folder: &Path, keys: usize) -> Result<Etcd> {
+    pub fn start(folder: &Path, data: &Data) -> Result<Etcd> {
         let folder = folder.join("etcd");
         fs::create_dir_all(&folder)?;
         let (port, peer) = (free_port()?, free_port()?);
         let mut node = start_etcd(&folder, port, peer)?;
-        let value = BASE64.encode("v".repeat(VALUE));
-        let numbers: Vec<usize> = (0..keys).collect();
-        for some in numbers.chunks(TRANSACTION) {
+        let value = BASE64.encode("v".repeat(data.size));
+        let numbers: Vec<usize> = (0..data.keys).collect();
+        for some in numbers.chunks((TRANSACTION_BYTES / data.size.max(1)).clamp(1, TRANSACTION)) {
             let puts: Vec<serde_json::Value> = some
                 .iter()
                 .map(|number| {
-                    let key = BASE64.encode(crate::load::key(*number));
+                    let key = BASE64.encode(data.key(*number));
                     serde_json::json!({ "requestPut": { "key": key, "value": value } })
                 })
                 .collect();
@@ -141,7 +142,7 @@ impl Etcd {
         }
         node.stop()?;
         let node = start_etcd(&folder, port, peer)?;
-        let keys = || (0..keys).map(crate::load::key);
+        let keys = || (0..data.keys).map(|number| data.key(number));
         let get = Script::post(&folder, "/v3/kv/range", keys(), "")?;
         let put = Script::post(&folder, "/v3/kv/put", keys(), &format!(",\"value\":\"{value}\""))?;
         Ok(Etcd { node, get, put })
@@ -176,6 +177,8 @@ fn start_etcd(folder: &Path, port: u16, peer: u16) -> Result<Node> {
         format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
         format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
         format!("--initial-cluster=one=http://127.0.0.1:{peer}"),
+        // Puts of large values fill its default of 2 GiB within minutes.
+        "--quota-backend-bytes=8589934592".to_owned(),
         "--log-level=error".to_owned(),
     ];
     let node = Node::start_peer("etcd", port, &arguments, folder)?;
