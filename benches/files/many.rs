@@ -37,7 +37,9 @@ pub fn measure(rounds: usize) {
         theirs.push(wrk(&format!("http://127.0.0.1:{port}/film")));
         ours.push(wrk(&format!("http://127.0.0.1:{}/kv/film", cluster.worker.port)));
     }
-    nginx.kill().expect("nginx ends");
+    // Its workers would outlive a kill.
+    let pid = rustix::process::Pid::from_child(&nginx);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("nginx ends");
     nginx.wait().expect("nginx ends");
     let row = |name: &str, speeds: &[f64]| {
         let each: Vec<String> = speeds.iter().map(|speed| format!("{speed:.0}")).collect();
