@@ -26,6 +26,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("leveldb", &["store/leveldb.rs"]),
     ("leveldb_sys", &["store/leveldb.rs"]),
     ("raft_engine", &["store/raft_engine.rs", "store/zero_filled.rs"]),
+    ("quick_cache", &["store/warm.rs"]),
+    ("tikv_jemallocator", &["main"]),
     ("raft", &["store", "replica"]),
     ("protobuf", &["store", "replica"]),
     ("actix_web", &["cmd", "server"]),

@@ -140,6 +140,18 @@ impl Opened {
         error
     }
 
+    /// The only way of a write: the rows in memory follow it.
+    fn write(&self, batch: &Batch, sync: bool) -> Result<()> {
+        let mut changes = Writebatch::new();
+        for (row, value) in &batch.changes {
+            match value {
+                Some(value) => changes.put(Row(row.clone()), value),
+                None => changes.delete(Row(row.clone())),
+            }
+        }
+        self.warm.write(batch, || self.put(&changes, sync))
+    }
+
     fn put(&self, batch: &Writebatch<Row>, sync: bool) -> Result<()> {
         self.check_latch()?;
         let written = catch_unwind(AssertUnwindSafe(|| self.database.write(WriteOptions { sync }, batch)));
@@ -199,14 +211,7 @@ impl State for LevelState {
     }
 
     fn write(&self, batch: &Batch) -> Result<()> {
-        let mut changes = Writebatch::new();
-        for (row, value) in &batch.changes {
-            match value {
-                Some(value) => changes.put(Row(row.clone()), value),
-                None => changes.delete(Row(row.clone())),
-            }
-        }
-        self.0.warm.write(batch, || self.0.put(&changes, false))
+        self.0.write(batch, false)
     }
 
     fn flush(&self) -> Result<()> {
@@ -216,9 +221,9 @@ impl State for LevelState {
         // synced write that succeeds proves the flush.
         let nowhere = Row(vec![0xff, 0xff]);
         self.0.database.compact(&nowhere, &nowhere);
-        let mut mark = Writebatch::new();
-        mark.put(Row(keys::FLUSH_ROW.to_vec()), &[]);
-        self.0.put(&mark, true)
+        let mut mark = Batch::default();
+        mark.put(keys::FLUSH_ROW.to_vec(), Vec::new());
+        self.0.write(&mark, true)
     }
 
     fn compact(&self, from: &[u8], to: &[u8]) {
