@@ -65,7 +65,7 @@ pub enum Expect {
 
 impl LevelState {
     /// Opens the database in `folder` with `cache` bytes of memory for what is read: half of it for rows, half for blocks of
-    /// tables that are not mapped into memory, where there are more than [`OPEN_FILES`] of them.
+    /// tables that are not mapped into memory, where there are more than a thousand of them.
     ///
     /// Errors: [`Kind::Damaged`] naming the damaged file, [`Kind::System`] if the folder cannot be used.
     pub fn open(folder: &Path, expect: Expect, cache: usize) -> Result<LevelState> {
