@@ -18,6 +18,9 @@ use std::time::Duration;
 /// How often a proxy looks whether it may go on.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How often a connection is looked for.
+const LOOKS: u32 = 10;
+
 /// So many bytes at once.
 const PIECE: usize = 32 << 10;
 
@@ -114,7 +117,7 @@ impl Shared {
     }
 
     fn carry(self: &Arc<Shared>, caller: TcpStream, to: u16) -> io::Result<()> {
-        let from = self.who_calls(caller.peer_addr()?.port());
+        let Some(from) = self.who_calls(caller.peer_addr()?.port()) else { return Ok(()) };
         // To connect takes a word in both directions.
         if !self.may_pass(from, to) || !self.may_pass(to, from) {
             return Ok(());
@@ -185,16 +188,24 @@ impl Shared {
         self.flows.read().expect("the flows").get(&(from, to)).copied().unwrap_or_default()
     }
 
-    /// The port of the node whose process has the local end `port` of a connection; 0 if it is none of them.
-    fn who_calls(&self, port: u16) -> u16 {
-        let Some(inode) = inode_of(port) else { return 0 };
+    /// The port of the node whose process has the local end `port` of a connection; 0 if it is none of them, none if the
+    /// connection is gone. Who is taken for a stranger would pass every cut.
+    fn who_calls(&self, port: u16) -> Option<u16> {
+        // The system's table is not read in one piece: a connection that is there is skipped now and then while others go.
+        let inode = (0..LOOKS).find_map(|_| {
+            let inode = inode_of(port);
+            if inode.is_none() {
+                pause(LOOK.as_millis() as u64);
+            }
+            inode
+        })?;
         let socket = PathBuf::from(format!("socket:[{inode}]"));
         let ports = self.ports.read().expect("the ports").clone();
         let has = |pid: u32| {
             let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
             files.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|link| link == socket))
         };
-        ports.into_iter().find(|port| started_on(*port).is_some_and(has)).unwrap_or(0)
+        Some(ports.into_iter().find(|port| started_on(*port).is_some_and(has)).unwrap_or(0))
     }
 }
 
