@@ -7,7 +7,9 @@ mod common;
 use common::Fleet;
 use common::clients::{Clients, Habits};
 use common::fleet::ask;
-use common::net::Flow;
+use common::net::{Flow, inode_of};
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::Duration;
 
 /// A group under load, whose clients soon turn from a silent node to another one.
@@ -105,4 +107,27 @@ fn one_link_of_three_breaks() {
     clients.progress(100);
     fleet.mend();
     finish(fleet, clients);
+}
+
+/// A connection from `port` of loopback, which others may use too, to `listener`.
+fn connect_from(port: u16, listener: &TcpListener) -> TcpStream {
+    let end = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    sockopt::set_socket_reuseaddr(&end, true).expect("an option");
+    bind(&end, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).expect("a port");
+    connect(&end, &listener.local_addr().expect("an address")).expect("a connection");
+    TcpStream::from(end)
+}
+
+/// The system gives one local port to several connections; a cut must not take one caller for another.
+#[test]
+fn callers_with_the_same_port_are_told_apart() {
+    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener"));
+    let first = connect_from(0, &listeners[0]);
+    let port = first.local_addr().expect("an address").port();
+    let second = connect_from(port, &listeners[1]);
+    for (stream, listener) in [first, second].iter().zip(&listeners) {
+        let inode = rustix::fs::fstat(stream).expect("a socket").st_ino;
+        let remote = listener.local_addr().expect("an address").port();
+        assert_eq!(inode_of(port, remote), Some(inode));
+    }
 }

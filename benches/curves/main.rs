@@ -42,13 +42,7 @@ fn main() -> ExitCode {
     if !shared::asked("curves") {
         return ExitCode::SUCCESS;
     }
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    shared::ended(run())
 }
 
 fn run() -> Result<()> {

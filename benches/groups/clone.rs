@@ -2,22 +2,18 @@
 
 use crate::nodes::{Group, Process, json, wait};
 use crate::shared::figures::{machine, today};
+use crate::shared::load::Data;
 use crate::shared::{Result, note};
 use crate::writers::Writers;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes of every value.
 const VALUE: usize = 1024;
 /// Writes a second meanwhile.
 const RATE: usize = 1000;
-/// Operations of one batch while values are loaded.
-const BATCH: usize = 1000;
 /// How long the writers are watched before the clone begins.
 const BEFORE: Duration = Duration::from_secs(15);
 /// The longest that a clone may take.
@@ -27,7 +23,7 @@ const LONGEST: Duration = Duration::from_secs(900);
 pub fn measure(values: usize, folder: &Path) -> Result<String> {
     let mut group = Group::start(&folder.join("clone"), 1)?;
     note(&format!("loading {values} values of {VALUE} bytes"));
-    load(&group.workers[0].address(), values)?;
+    Data::tagged(values, VALUE).load(&group.workers[0].address())?;
     // Closed, so that LevelDB does not change the folder meanwhile.
     json_or_text(&group.workers[0].address(), "/close/0")?;
     let copied = copy(&group.data(0), &folder.join("cp"))?;
@@ -101,45 +97,6 @@ fn most(one: (f64, f64), other: (f64, f64)) -> (f64, f64) {
 fn json_or_text(address: &str, path: &str) -> Result<()> {
     ureq::get(format!("http://{address}{path}")).call()?.body_mut().read_to_vec()?;
     Ok(())
-}
-
-/// Loads values that do not compress, in batches: a batch stays within one slot, so that each has a tag.
-fn load(address: &str, values: usize) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<()> {
-        let agent = ureq::Agent::new_with_defaults();
-        loop {
-            let first = next.fetch_add(BATCH, Ordering::Relaxed);
-            if first >= values {
-                return Ok(());
-            }
-            let ops: Vec<serde_json::Value> = (first..values.min(first + BATCH))
-                .map(|number| {
-                    let value = BASE64.encode(noise(number as u64));
-                    serde_json::json!({"op": "put", "key": format!("{{{first}}}-{number:07}"), "value": {"base64": value}})
-                })
-                .collect();
-            let body = serde_json::to_vec(&serde_json::json!({ "ops": ops }))?;
-            let request = agent.post(format!("http://{address}/batch")).content_type("application/json");
-            request.send(&body[..])?.body_mut().read_to_vec()?;
-        }
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a loading thread panicked")?)
-    })
-}
-
-fn noise(seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    })
-    .take(VALUE)
-    .collect()
 }
 
 /// `cp -r` and a sync: the time of both. What was loaded is synced before, and is in memory as it is for the clone.

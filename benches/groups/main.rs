@@ -28,13 +28,7 @@ fn main() -> ExitCode {
     if !shared::asked("groups") {
         return ExitCode::SUCCESS;
     }
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    shared::ended(run())
 }
 
 fn run() -> Result<()> {

@@ -32,18 +32,11 @@ struct Measure {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    let done = match arguments.get(1).map(String::as_str) {
+    shared::ended(match arguments.get(1).map(String::as_str) {
         Some("hello") => hello::serve(&arguments[2..]),
         _ if !shared::asked("http") => Ok(()),
         _ => run(),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 fn run() -> Result<()> {

@@ -46,18 +46,11 @@ struct Measure {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    let done = match arguments.get(1).map(String::as_str) {
+    shared::ended(match arguments.get(1).map(String::as_str) {
         Some("hold") => connections::hold(&arguments[2..]),
         _ if !shared::asked("limits") => Ok(()),
         _ => run(arguments.iter().any(|word| word == "endurance")),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 fn run(endurance: bool) -> Result<()> {

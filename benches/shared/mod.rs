@@ -14,6 +14,7 @@ pub mod plot;
 pub mod wrk;
 
 use std::error::Error;
+use std::process::ExitCode;
 
 pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
@@ -45,6 +46,17 @@ pub fn asked(name: &str) -> bool {
         println!("a benchmark: run it by `cargo bench --bench {name}`");
     }
     asked
+}
+
+/// How a benchmark ends.
+pub fn ended(done: Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Says how far it is, beside the figures.

@@ -1,4 +1,4 @@
-//! Values in chunks on their way out: one chunk is being sent while the next one is read and checked. What does not match
+//! Values in chunks on their way out: one chunk is being sent while the next ones are read and checked. What does not match
 //! its name never leaves; where no member has a chunk whole, the answer is an error, or breaks off if it has begun.
 
 use super::many::blocking;

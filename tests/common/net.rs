@@ -18,9 +18,6 @@ use std::time::Duration;
 /// How often a proxy looks whether it may go on.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How often a connection is looked for.
-const LOOKS: u32 = 10;
-
 /// So many bytes at once.
 const PIECE: usize = 32 << 10;
 
@@ -117,7 +114,7 @@ impl Shared {
     }
 
     fn carry(self: &Arc<Shared>, caller: TcpStream, to: u16) -> io::Result<()> {
-        let Some(from) = self.who_calls(caller.peer_addr()?.port()) else { return Ok(()) };
+        let Some(from) = self.who_calls(&caller)? else { return Ok(()) };
         // To connect takes a word in both directions.
         if !self.may_pass(from, to) || !self.may_pass(to, from) {
             return Ok(());
@@ -188,36 +185,31 @@ impl Shared {
         self.flows.read().expect("the flows").get(&(from, to)).copied().unwrap_or_default()
     }
 
-    /// The port of the node whose process has the local end `port` of a connection; 0 if it is none of them, none if the
-    /// connection is gone. Who is taken for a stranger would pass every cut.
-    fn who_calls(&self, port: u16) -> Option<u16> {
-        // The system's table is not read in one piece: a connection that is there is skipped now and then while others go.
-        let inode = (0..LOOKS).find_map(|_| {
-            let inode = inode_of(port);
-            if inode.is_none() {
-                pause(LOOK.as_millis() as u64);
-            }
-            inode
-        })?;
+    /// The port of the node whose process has the other end of `stream`; 0 if it is none of them, none if the connection is
+    /// gone: who is taken for a stranger passes every cut.
+    fn who_calls(&self, stream: &TcpStream) -> io::Result<Option<u16>> {
+        let Some(inode) = inode_of(stream.peer_addr()?.port(), stream.local_addr()?.port()) else {
+            return Ok(None);
+        };
         let socket = PathBuf::from(format!("socket:[{inode}]"));
         let ports = self.ports.read().expect("the ports").clone();
         let has = |pid: u32| {
             let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
             files.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|link| link == socket))
         };
-        Some(ports.into_iter().find(|port| started_on(*port).is_some_and(has)).unwrap_or(0))
+        Ok(Some(ports.into_iter().find(|port| started_on(*port).is_some_and(has)).unwrap_or(0)))
     }
 }
 
-/// The inode of the socket on this machine whose local end is `port` of loopback and that is connected.
-fn inode_of(port: u16) -> Option<String> {
+/// The inode of the socket on this machine that is connected from `local` to `remote`, ports of loopback. Connections to
+/// different ports may have the same local one.
+pub fn inode_of(local: u16, remote: u16) -> Option<u64> {
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let local = format!("0100007F:{port:04X}");
+    let ends = [local, remote].map(|port| format!("0100007F:{port:04X}"));
     table.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let connected = words.get(3).is_some_and(|state| *state == "01");
-        (connected && words.get(1) == Some(&local.as_str()))
-            .then(|| words.get(9).map(|word| (*word).to_owned()))?
+        (connected && words.get(1..3)? == ends).then(|| words.get(9)?.parse().ok())?
     })
 }
 
