@@ -13,7 +13,7 @@ use raft::eraftpb::{ConfState, Entry, HardState};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(super) const CACHE: usize = 1 << 20;
 
@@ -484,6 +484,15 @@ fn a_replaced_generation_serves_its_readers_and_then_goes() {
     });
 }
 
+/// Polls until `holds`. Panics if it does not within ten seconds.
+pub(super) fn eventually(holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "it did not come within ten seconds");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn generations_leave_one_folder_and_never_use_a_number_twice() {
     let folder = tempfile::tempdir().unwrap();
@@ -514,7 +523,8 @@ fn generations_leave_one_folder_and_never_use_a_number_twice() {
     let error = generations.close(Duration::from_millis(20)).unwrap_err();
     assert_eq!(error.kind(), Kind::Failed, "a reader holds it");
     drop(reader);
-    assert_eq!(names(), ["000004", "CURRENT"]);
+    // The close that failed did not wait for the thread that removes the one before.
+    eventually(|| names() == ["000004", "CURRENT"]);
 }
 
 #[test]
