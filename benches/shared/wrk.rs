@@ -13,6 +13,14 @@ const SEEDS: &str = "local threads = 0\n\
                      function setup(thread) threads = threads + 1; thread:set('number', threads) end\n\
                      function init(args) math.randomseed(number * 7919 + os.time()) end\n";
 
+/// A request is made from a first one, whose middle is replaced: made anew, it would cost as much as the answer, and what the
+/// load generator takes the server lacks. (redis-benchmark writes its keys into a request that is there, too.)
+const CUT: &str = "local head, tail\n\
+                   local function cut(whole, middle)\n\
+                   \x20 local from, to = whole:find(middle, 1, true)\n\
+                   \x20 head, tail = whole:sub(1, from - 1), whole:sub(to + 1)\n\
+                   end\n";
+
 /// A Lua script on disk.
 pub struct Script {
     path: PathBuf,
@@ -73,18 +81,24 @@ impl Script {
     }
 
     /// POST of a JSON document that names a random one of `keys` in base64, as etcd's gateway takes it; `rest` is the rest of
-    /// the document. What can be made before the clock runs is.
+    /// the document. The keys are equally long.
     pub fn post(folder: &Path, to: &str, keys: impl Iterator<Item = String>, rest: &str) -> Result<Script> {
         let name = to.replace('/', "-");
         let list = folder.join(format!("{name}.keys"));
-        fs::write(&list, keys.map(|key| BASE64.encode(key)).collect::<Vec<_>>().join("\n"))?;
+        let keys: Vec<String> = keys.map(|key| BASE64.encode(key)).collect();
+        if keys.iter().any(|key| key.len() != keys[0].len()) {
+            return Err("keys of one length are needed: requests differ in nothing else".into());
+        }
+        fs::write(&list, keys.join("\n"))?;
         let script = format!(
-            "{SEEDS}local keys = {{}}\n\
+            "{SEEDS}{CUT}local keys = {{}}\n\
              for line in io.lines('{}') do keys[#keys + 1] = line end\n\
              local headers = {{ ['Content-Type'] = 'application/json' }}\n\
              function request()\n\
-             \x20 local body = '{{\"key\":\"' .. keys[math.random(1, #keys)] .. '\"{rest}}}'\n\
-             \x20 return wrk.format('POST', '{to}', headers, body)\n\
+             \x20 if not head then\n\
+             \x20   cut(wrk.format('POST', '{to}', headers, '{{\"key\":\"' .. keys[1] .. '\"{rest}}}'), keys[1])\n\
+             \x20 end\n\
+             \x20 return head .. keys[math.random(1, #keys)] .. tail\n\
              end\n",
             list.display()
         );
@@ -94,17 +108,17 @@ impl Script {
     }
 
     fn write(path: PathBuf, data: &Data, method: &str, body: &str) -> Result<Script> {
-        let path_of = match data.names {
-            load::Names::Plain => "string.format('/kv/key-%06d', number)".to_owned(),
+        let key = match data.names {
+            load::Names::Plain => "string.format('key-%06d', number)".to_owned(),
             load::Names::Tagged => {
-                format!("string.format('/kv/%%7B%d%%7D-%07d', math.floor(number / {}), number)", load::BATCH)
+                format!("string.format('%%7B%d%%7D-%07d', math.floor(number / {}), number)", load::BATCH)
             }
         };
         let script = format!(
-            "{SEEDS}local body = {body}\n\
-             function request()\n\
+            "{SEEDS}{CUT}function request()\n\
+             \x20 if not head then cut(wrk.format('{method}', '/kv/KEY', nil, {body}), 'KEY') end\n\
              \x20 local number = math.random(0, {} - 1)\n\
-             \x20 return wrk.format('{method}', {path_of}, nil, body)\n\
+             \x20 return head .. {key} .. tail\n\
              end\n",
             data.keys
         );
