@@ -56,7 +56,7 @@ pub use values::{
 use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
 use answer::Answer;
-use decide::{Next, Outcome, decide, wait};
+use decide::{Next, Outcome, Situation, decide, wait};
 use journey::{Journey, Notice};
 use routes::{Candidates, Target, candidates};
 use sessions::Sessions;
@@ -206,6 +206,28 @@ impl Client {
         Builder { seeds, token: None, deadline: DEADLINE, memory, notice: None, connections: KEPT }
     }
 
+    /// Another client of the same cluster, for one thread. It knows what this one knows now, and shares nothing with it: what
+    /// each of many threads does many times a second needs no lock that another one holds.
+    pub fn twin(&self) -> Client {
+        let routes = self.routes();
+        let learned = Routes {
+            view: routes.view.clone(),
+            extra: routes.extra.clone(),
+            cluster: routes.cluster.clone(),
+            suspects: routes.suspects.clone(),
+            renewed: routes.renewed,
+        };
+        Client {
+            wire: self.wire.twin(),
+            seeds: self.seeds.clone(),
+            deadline: self.deadline,
+            memory: self.memory.clone(),
+            notice: self.notice.clone(),
+            routes: Mutex::new(learned),
+            sessions: Sessions::default(),
+        }
+    }
+
     /// Sends a write until it is answered or given up, each time under the same id.
     fn write<T>(
         &self,
@@ -256,7 +278,7 @@ impl Client {
                 journey.carried(began.elapsed().saturating_sub(wait));
             }
             journey.failed(&failure, operation.told);
-            let situation = journey.situation(&list);
+            let situation = Situation { jitter: find::jitter(), ..journey.situation(&list) };
             let next = match body.is_spent() || journey.is_too_long() {
                 true => Next::GiveUp,
                 false => decide(failure.outcome, &situation),

@@ -25,7 +25,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("catstore-request-id");
 /// `Catstore-Deadline`: milliseconds within which the node answers, so that one that forwards can still say why not.
 const DEADLINE: HeaderName = HeaderName::from_static("catstore-deadline");
 /// Idle connections are kept to so many nodes, as many to each as threads may share the client.
-const KEPT_NODES: usize = 4;
+const KEPT_NODES: usize = 8;
 /// An attempt waits at least so long.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// A name has hardly more addresses than this that lead anywhere.
@@ -124,6 +124,11 @@ impl Wire {
             fresh: agent(builder().max_idle_connections(0).build()),
             token,
         }
+    }
+
+    /// Another one with connections of its own, for one thread.
+    pub fn twin(&self) -> Wire {
+        Wire::new(self.token.clone(), 1)
     }
 
     /// Sends `request` to `address` and waits at most `wait` for the head of the answer. 2xx is an answer,

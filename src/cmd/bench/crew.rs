@@ -17,7 +17,8 @@ const NAP: Duration = Duration::from_millis(100);
 
 /// The connections, and what they know of what they wrote.
 pub struct Crew<'a> {
-    client: &'a Client,
+    /// One for each connection.
+    clients: Vec<Client>,
     plan: &'a Plan,
     /// Raised by Ctrl-C.
     stop: &'a AtomicBool,
@@ -28,28 +29,37 @@ pub struct Crew<'a> {
 }
 
 impl<'a> Crew<'a> {
-    pub fn new(client: &'a Client, plan: &'a Plan, stop: &'a AtomicBool) -> Crew<'a> {
+    /// Connections that know what `client` knows.
+    pub fn new(client: &Client, plan: &'a Plan, stop: &'a AtomicBool) -> Crew<'a> {
+        let clients = (0..plan.measure.connections).map(|_| client.twin()).collect();
         let acknowledged = (0..plan.measure.keys).map(|_| AtomicU64::new(0)).collect();
-        Crew { client, plan, stop, acknowledged, stamps: AtomicU64::new(1) }
+        Crew { clients, plan, stop, acknowledged, stamps: AtomicU64::new(1) }
     }
 
     /// Puts every key.
     pub fn fill(&self) -> Result<()> {
-        self.every("filling", self.plan.fill_count(), &|from, count| self.write(from, count), self.stop)
+        self.every(
+            "filling",
+            self.plan.fill_count(),
+            &|client, from, count| self.write(client, from, count),
+            self.stop,
+        )
     }
 
     /// Reads every key and compares it with what was written, also after Ctrl-C.
     pub fn read_back(&self) -> Result<()> {
-        let check = |from, count| (from..from + count).try_for_each(|number| self.read(number));
+        let check = |client: &Client, from, count| {
+            (from..from + count).try_for_each(|number| self.read(client, number))
+        };
         self.every("reading back", MOST_IN_BATCH, &check, &AtomicBool::new(false))
     }
 
     /// Removes every key, also after Ctrl-C.
     pub fn remove(&self) -> Result<()> {
-        let remove = |from: u64, count: u64| {
+        let remove = |client: &Client, from: u64, count: u64| {
             let key = |number| JsonBytes(self.plan.key(number).into_bytes());
             let ops = (from..from + count).map(|number| BatchOp::Delete { key: key(number) }).collect();
-            self.client.batch(&BatchBody { ops }).map(drop)
+            client.batch(&BatchBody { ops }).map(drop)
         };
         self.every("removing", MOST_IN_BATCH, &remove, &AtomicBool::new(false)).map_err(|error| {
             let detail = format!("keys below {} are left: {}", self.plan.prefix, error.detail());
@@ -83,13 +93,13 @@ impl<'a> Crew<'a> {
         begun: &AtomicU64,
         done: &AtomicU64,
     ) -> Result<Tally> {
-        let (plan, end) = (self.plan, start + self.plan.measure.time);
+        let (client, plan, end) = (&self.clients[connection], self.plan, start + self.plan.measure.time);
         let (mut dice, mut tally) = (plan.dice(connection), Tally::new());
         while let Some(due) = self.next_due(start, end, begun) {
             let request = plan.next(&mut dice);
             let (times, keys, outcome) = match request {
-                Next::Read(number) => (&mut tally.reads, 1, self.read(number)),
-                Next::Write(from, count) => (&mut tally.writes, count, self.write(from, count)),
+                Next::Read(number) => (&mut tally.reads, 1, self.read(client, number)),
+                Next::Write(from, count) => (&mut tally.writes, count, self.write(client, from, count)),
             };
             match outcome {
                 Ok(()) => times.add(due.elapsed(), keys),
@@ -124,14 +134,14 @@ impl<'a> Crew<'a> {
     }
 
     /// Puts new values under `count` keys.
-    fn write(&self, from: u64, count: u64) -> Result<()> {
+    fn write(&self, client: &Client, from: u64, count: u64) -> Result<()> {
         let stamp = self.stamps.fetch_add(1, Ordering::Relaxed);
         let note = |number: u64, version: u64| {
             self.acknowledged[number as usize].fetch_max(version, Ordering::Relaxed);
         };
         if count == 1 {
             let value = self.plan.value(from, stamp);
-            let stored = self.client.put(self.plan.key(from), value, PutOptions::default())?;
+            let stored = client.put(self.plan.key(from), value, PutOptions::default())?;
             note(from, stored.version);
             return Ok(());
         }
@@ -141,7 +151,7 @@ impl<'a> Crew<'a> {
             content_type: None,
             ttl: None,
         });
-        let reply = self.client.batch(&BatchBody { ops: ops.collect() })?;
+        let reply = client.batch(&BatchBody { ops: ops.collect() })?;
         for (number, version) in (from..from + count).zip(reply.versions) {
             note(number, version.unwrap_or_default());
         }
@@ -149,12 +159,12 @@ impl<'a> Crew<'a> {
     }
 
     /// Reads a key. Errors: `Damaged` if it does not hold what was put last, or something put since.
-    fn read(&self, number: u64) -> Result<()> {
+    fn read(&self, client: &Client, number: u64) -> Result<()> {
         let wanted = self.acknowledged[number as usize].load(Ordering::Relaxed);
         let key = self.plan.key(number);
         let wrong =
             |what: String| Err(Error::new(Kind::Damaged, format!("a promise is broken: {key} {what}")));
-        match self.client.get(&key)? {
+        match client.get(&key)? {
             None => wrong(format!("is not there; version {wanted} was acknowledged")),
             Some(value) if value.version < wanted => {
                 wrong(format!("has version {}; version {wanted} was acknowledged", value.version))
@@ -171,14 +181,14 @@ impl<'a> Crew<'a> {
         &self,
         what: &str,
         count: u64,
-        work: &(dyn Fn(u64, u64) -> Result<()> + Sync),
+        work: &(dyn Fn(&Client, u64, u64) -> Result<()> + Sync),
         stop: &AtomicBool,
     ) -> Result<()> {
         let (turn, keys) = (AtomicU64::new(0), AtomicU64::new(0));
         let total = self.plan.measure.keys;
         let said = || format!("{what}: {} of {}", keys.load(Ordering::Relaxed), text::plural(total, "key"));
         let failed = AtomicBool::new(false);
-        let one = |_| {
+        let one = |connection: usize| {
             while !failed.load(Ordering::Relaxed) {
                 let turn = turn.fetch_add(1, Ordering::Relaxed);
                 if turn >= self.plan.steps(count) {
@@ -189,7 +199,7 @@ impl<'a> Crew<'a> {
                 };
                 let done = match stop.load(Ordering::Relaxed) {
                     true => Err(Error::new(Kind::System, "stopped before there was anything to say")),
-                    false => work(from, some),
+                    false => work(&self.clients[connection], from, some),
                 };
                 done.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
                 keys.fetch_add(some, Ordering::Relaxed);
