@@ -37,6 +37,7 @@ mod requests;
 mod resume;
 pub mod routes;
 mod sessions;
+mod tcp;
 mod transfer;
 mod upload;
 pub mod values;

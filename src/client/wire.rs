@@ -1,4 +1,5 @@
-//! One attempt: a request to one node over HTTP, and how it ended. Only this file and `early` know `ureq`.
+//! One attempt: a request to one node over HTTP, and how it ended. Only this file, `early` and `tcp`
+//! know `ureq`.
 //!
 //! `ureq` repeats nothing by itself (its `run` loop only follows redirects, which are off here). What may not be
 //! repeated gets a fresh connection: on a pooled one that the node closed while it was idle, it would end without
@@ -8,6 +9,7 @@ use super::answer::{Answer, unknown};
 use super::body::{Body, Counted};
 use super::decide::Outcome;
 use super::early::{self, Early, Listening};
+use super::tcp::Numbers;
 use super::values::Progress;
 use crate::error::{Error, Kind};
 use std::io;
@@ -15,7 +17,6 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 use ureq::config::Config;
 use ureq::http::{HeaderName, HeaderValue, Method, Request as HttpRequest};
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, AsSendBody, SendBody, Timeout};
 
 /// `Catstore-Cluster`: which cluster a request is for, and which one answered it.
@@ -215,7 +216,7 @@ impl Wire {
 }
 
 fn agent(config: Config) -> Agent {
-    Agent::with_parts(config, Listening::default(), DefaultResolver::default())
+    Agent::with_parts(config, Listening, Numbers)
 }
 
 /// Only 2xx of a node of the cluster is an answer.
