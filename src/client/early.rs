@@ -103,9 +103,13 @@ impl<T: Transport> Transport for Line<T> {
     }
 }
 
-/// True if the body is there as well.
+/// An answer, if its body is there as well.
+pub(super) fn whole(bytes: &[u8]) -> Option<Early> {
+    parse(bytes).filter(|early| length(&early.headers).is_some_and(|length| early.body.len() == length))
+}
+
 fn is_whole(bytes: &[u8]) -> bool {
-    parse(bytes).is_some_and(|early| length(&early.headers).is_some_and(|length| early.body.len() == length))
+    whole(bytes).is_some()
 }
 
 /// How many bytes the body has, if the head says so.

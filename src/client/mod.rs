@@ -19,6 +19,9 @@
 //! cluster is known, every request names it, so that no node of another one acts on it; every answer that is held in
 //! memory has a bound; a value that does not match its checksum is never returned.
 //!
+//! Whoever puts load on a cluster has many requests under way on one thread: a [`Lane`] sends small ones and hears their
+//! answers without waiting, and leaves what is not plain to its client.
+//!
 //! Left out: what commands print (`cmd`).
 
 pub mod address;
@@ -30,6 +33,7 @@ pub mod encode;
 mod find;
 pub use crate::cluster::frames;
 mod journey;
+pub mod lane;
 mod masters;
 pub mod memory;
 mod pages;
@@ -48,6 +52,7 @@ mod tests;
 
 pub use address::parse_address;
 pub use body::ReadSeek;
+pub use lane::{Heard, Lane, Reply};
 pub use pages::Pages;
 pub use values::{
     Condition, Facts, GetOptions, Held, ListOptions, Progress, PutOptions, Resumed, Sink, Stage, Stored,
