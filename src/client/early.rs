@@ -1,14 +1,13 @@
 //! Answers that come before a body is out. A node that refuses a large value says why, and closes the connection while
 //! the rest is still on its way: writing fails, and the reason waits to be read.
 
+use super::tcp::{self, Tcp};
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 use ureq::Error;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport,
-};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
 /// The reason is there when writing fails, or soon.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -45,19 +44,19 @@ pub(super) fn answer(error: &Error) -> Option<Early> {
     parse(bytes).filter(|early| early.status >= 300)
 }
 
-/// Connects as `ureq` does, over plain TCP.
-#[derive(Debug, Default)]
-pub(super) struct Listening(TcpConnector);
+/// Connects over plain TCP.
+#[derive(Debug)]
+pub(super) struct Listening;
 
 impl Connector<()> for Listening {
-    type Out = Line<<TcpConnector as Connector<()>>::Out>;
+    type Out = Line<tcp::Connection>;
 
     fn connect(
         &self,
         details: &ConnectionDetails<'_>,
         chained: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
-        Ok(self.0.connect(details, chained)?.map(Line))
+        Ok(Tcp.connect(details, chained)?.map(Line))
     }
 }
 
@@ -104,9 +103,13 @@ impl<T: Transport> Transport for Line<T> {
     }
 }
 
-/// True if the body is there as well.
+/// An answer, if its body is there as well.
+pub(super) fn whole(bytes: &[u8]) -> Option<Early> {
+    parse(bytes).filter(|early| length(&early.headers).is_some_and(|length| early.body.len() == length))
+}
+
 fn is_whole(bytes: &[u8]) -> bool {
-    parse(bytes).is_some_and(|early| length(&early.headers).is_some_and(|length| early.body.len() == length))
+    whole(bytes).is_some()
 }
 
 /// How many bytes the body has, if the head says so.

@@ -1,7 +1,6 @@
 //! Where a request stands between its attempts: whom it asked, since when, and what whoever waits is told.
 
 use super::decide::{Outcome, Situation, patience};
-use super::find;
 use super::routes::Candidates;
 use super::wire::{Failure, Request};
 use crate::error::{Error, Kind};
@@ -79,6 +78,7 @@ impl<'a> Journey<'a> {
         Some(address)
     }
 
+    /// Where it stands, but for chance: most requests end well and need none.
     pub fn situation(&self, list: &Candidates) -> Situation {
         let now = Instant::now();
         let untried = |addresses: &[String]| addresses.iter().any(|other| !self.tried.contains(other));
@@ -95,7 +95,7 @@ impl<'a> Journey<'a> {
             rounds: self.rounds,
             elapsed: now.saturating_duration_since(self.start),
             left: self.end.saturating_duration_since(now),
-            jitter: find::jitter(),
+            jitter: 0.5,
         }
     }
 

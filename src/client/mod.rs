@@ -19,6 +19,9 @@
 //! cluster is known, every request names it, so that no node of another one acts on it; every answer that is held in
 //! memory has a bound; a value that does not match its checksum is never returned.
 //!
+//! Whoever puts load on a cluster has many requests under way on one thread: a [`Lane`] sends small ones and hears their
+//! answers without waiting, and leaves what is not plain to its client.
+//!
 //! Left out: what commands print (`cmd`).
 
 pub mod address;
@@ -30,6 +33,7 @@ pub mod encode;
 mod find;
 pub use crate::cluster::frames;
 mod journey;
+pub mod lane;
 mod masters;
 pub mod memory;
 mod pages;
@@ -37,6 +41,7 @@ mod requests;
 mod resume;
 pub mod routes;
 mod sessions;
+mod tcp;
 mod transfer;
 mod upload;
 pub mod values;
@@ -47,6 +52,7 @@ mod tests;
 
 pub use address::parse_address;
 pub use body::ReadSeek;
+pub use lane::{Heard, Lane, Reply};
 pub use pages::Pages;
 pub use values::{
     Condition, Facts, GetOptions, Held, ListOptions, Progress, PutOptions, Resumed, Sink, Stage, Stored,
@@ -56,7 +62,7 @@ pub use values::{
 use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
 use answer::Answer;
-use decide::{Next, Outcome, decide, wait};
+use decide::{Next, Outcome, Situation, decide, wait};
 use journey::{Journey, Notice};
 use routes::{Candidates, Target, candidates};
 use sessions::Sessions;
@@ -206,6 +212,28 @@ impl Client {
         Builder { seeds, token: None, deadline: DEADLINE, memory, notice: None, connections: KEPT }
     }
 
+    /// Another client of the same cluster, for one thread. It knows what this one knows now, and shares nothing with it: what
+    /// each of many threads does many times a second needs no lock that another one holds.
+    pub fn twin(&self) -> Client {
+        let routes = self.routes();
+        let learned = Routes {
+            view: routes.view.clone(),
+            extra: routes.extra.clone(),
+            cluster: routes.cluster.clone(),
+            suspects: routes.suspects.clone(),
+            renewed: routes.renewed,
+        };
+        Client {
+            wire: self.wire.twin(),
+            seeds: self.seeds.clone(),
+            deadline: self.deadline,
+            memory: self.memory.clone(),
+            notice: self.notice.clone(),
+            routes: Mutex::new(learned),
+            sessions: Sessions::default(),
+        }
+    }
+
     /// Sends a write until it is answered or given up, each time under the same id.
     fn write<T>(
         &self,
@@ -256,7 +284,7 @@ impl Client {
                 journey.carried(began.elapsed().saturating_sub(wait));
             }
             journey.failed(&failure, operation.told);
-            let situation = journey.situation(&list);
+            let situation = Situation { jitter: find::jitter(), ..journey.situation(&list) };
             let next = match body.is_spent() || journey.is_too_long() {
                 true => Next::GiveUp,
                 false => decide(failure.outcome, &situation),

@@ -51,26 +51,8 @@ impl Client {
     ///
     /// Errors as [`Client::put`], and `CrossSlot`.
     pub fn batch(&self, body: &BatchBody) -> Result<BatchReply> {
-        let json = serde_json::to_vec(body).map_err(|error| {
-            Error::new(Kind::BadRequest, "the batch cannot be written as JSON").cause(error)
-        })?;
-        let first = body.ops.first().map(|op| match op {
-            BatchOp::Put { key, .. } | BatchOp::Delete { key } | BatchOp::Check { key, .. } => {
-                key.0.as_slice()
-            }
-        });
-        let target = first.map_or(Target::Any, Target::Key);
-        let mut request = Request { body: Body::Bytes(&json), ..Request::new(Method::POST, "/batch") };
-        request.headers.push(("Content-Type", "application/json".to_owned()));
-        let told = &[Kind::ConditionFailed];
-        self.write(Operation { target, request, told }, |mut answer| {
-            answer.json().map_err(|failure| {
-                let detail = "the batch was taken, but its answer did not arrive whole";
-                Failure::answered(
-                    Error::new(Kind::UnknownOutcome, detail).hint("read it back").cause(failure.error),
-                )
-            })
-        })
+        let json = batch_body(body)?;
+        self.write(batch(body, &json), batched)
     }
 
     /// Removes every key of group `group`; how many there were, if the node says so.
@@ -158,6 +140,31 @@ impl Client {
         let cluster = self.cluster_id();
         self.wire.send(&address, request, cluster.as_ref(), left).map_err(|failure| failure.error)
     }
+}
+
+/// A batch as it travels.
+pub(super) fn batch_body(body: &BatchBody) -> Result<Vec<u8>> {
+    let wrong = |error| Error::new(Kind::BadRequest, "the batch cannot be written as JSON").cause(error);
+    serde_json::to_vec(body).map_err(wrong)
+}
+
+/// The request of a batch, which is `json`.
+pub(super) fn batch<'a>(body: &'a BatchBody, json: &'a [u8]) -> Operation<'a> {
+    let first = body.ops.first().map(|op| match op {
+        BatchOp::Put { key, .. } | BatchOp::Delete { key } | BatchOp::Check { key, .. } => key.0.as_slice(),
+    });
+    let target = first.map_or(Target::Any, Target::Key);
+    let mut request = Request { body: Body::Bytes(json), ..Request::new(Method::POST, "/batch") };
+    request.headers.push(("Content-Type", "application/json".to_owned()));
+    Operation { target, request, told: &[Kind::ConditionFailed] }
+}
+
+/// What the answer to a batch says.
+pub(super) fn batched(mut answer: Answer) -> Result<BatchReply, Failure> {
+    answer.json().map_err(|failure| {
+        let detail = "the batch was taken, but its answer did not arrive whole";
+        Failure::answered(Error::new(Kind::UnknownOutcome, detail).hint("read it back").cause(failure.error))
+    })
 }
 
 /// A key that a node can take. Checked here because an empty one would be another path.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 mod downloads;
 mod groups;
+mod lanes;
 mod repeats;
 mod strangers;
 mod uploads;

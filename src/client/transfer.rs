@@ -56,12 +56,7 @@ impl Client {
     /// Errors: `Damaged` if the value does not match its checksum.
     pub fn get_with(&self, key: impl AsRef<[u8]>, options: GetOptions) -> Result<Option<Value>> {
         let key = key.as_ref();
-        absent(self.run(&get(key, options, &self.seeds)?, |mut answer| {
-            let facts = facts(&answer)?;
-            let bytes = answer.bytes()?;
-            check(&facts, crc32fast::hash(&bytes), &answer)?;
-            Ok(Value::new(bytes, facts))
-        }))
+        absent(self.run(&get(key, options, &self.seeds)?, value))
     }
 
     /// Streams the value of `key` to `writer`, if it exists. On any error `writer` may have got a part of it.
@@ -222,8 +217,16 @@ fn unwritable(error: io::Error) -> Failure {
     Failure::last(Error::new(Kind::System, "the value cannot be written to its destination").cause(error))
 }
 
+/// What an answer brings that carries a whole value.
+pub(super) fn value(mut answer: Answer) -> Result<Value, Failure> {
+    let facts = facts(&answer)?;
+    let bytes = answer.bytes()?;
+    check(&facts, crc32fast::hash(&bytes), &answer)?;
+    Ok(Value::new(bytes, facts))
+}
+
 /// The request for a value.
-fn get<'a>(key: &'a [u8], options: GetOptions, near: &'a [String]) -> Result<Operation<'a>> {
+pub(super) fn get<'a>(key: &'a [u8], options: GetOptions, near: &'a [String]) -> Result<Operation<'a>> {
     let path = key_path(checked(key)?);
     let (target, path) = match options.stale {
         true => (Target::Replica(key, near), format!("{path}?consistency=stale")),

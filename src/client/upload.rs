@@ -105,24 +105,34 @@ impl Client {
         body: Body<'a>,
         options: PutOptions<'a>,
     ) -> Result<Stored> {
-        let mut path = key_path(checked(key)?);
-        let ttl = options.ttl.map(|ttl| format!("ttl={}", ttl_text(ttl))).unwrap_or_default();
-        let parts: Vec<&str> = [query, &ttl].into_iter().filter(|part| !part.is_empty()).collect();
-        if !parts.is_empty() {
-            path = format!("{path}?{}", parts.join("&"));
-        }
-        let progress = options.progress;
-        let mut request = Request { body, progress, ..Request::new(Method::PUT, path) };
-        let content_type = options.content_type.unwrap_or_else(|| "application/octet-stream".to_owned());
-        request.headers.push(("Content-Type", content_type));
-        request.headers.extend(options.condition.header());
-        let told = &[Kind::ConditionFailed];
-        self.write(Operation { target: Target::Key(key), request, told }, |answer| stored(&answer))
+        self.write(put(key, query, body, options)?, |answer| stored(&answer))
     }
 }
 
+/// The request of a put of `body`, with `query` behind the key's path.
+pub(super) fn put<'a>(
+    key: &'a [u8],
+    query: &str,
+    body: Body<'a>,
+    options: PutOptions<'a>,
+) -> Result<Operation<'a>> {
+    let mut path = key_path(checked(key)?);
+    let ttl = options.ttl.map(|ttl| format!("ttl={}", ttl_text(ttl))).unwrap_or_default();
+    let parts: Vec<&str> = [query, &ttl].into_iter().filter(|part| !part.is_empty()).collect();
+    if !parts.is_empty() {
+        path = format!("{path}?{}", parts.join("&"));
+    }
+    let progress = options.progress;
+    let mut request = Request { body, progress, ..Request::new(Method::PUT, path) };
+    let content_type = options.content_type.unwrap_or_else(|| "application/octet-stream".to_owned());
+    request.headers.push(("Content-Type", content_type));
+    request.headers.extend(options.condition.header());
+    let told = &[Kind::ConditionFailed];
+    Ok(Operation { target: Target::Key(key), request, told })
+}
+
 /// What the answer to a put says.
-fn stored(answer: &Answer) -> Result<Stored, Failure> {
+pub(super) fn stored(answer: &Answer) -> Result<Stored, Failure> {
     let version = answer.header("ETag").and_then(parse_etag).ok_or_else(|| {
         let detail = format!("{} took the value but named no version", answer.address());
         Failure::answered(Error::new(Kind::UnknownOutcome, detail).hint("read it back"))

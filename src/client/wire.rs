@@ -1,4 +1,5 @@
-//! One attempt: a request to one node over HTTP, and how it ended. Only this file and `early` know `ureq`.
+//! One attempt: a request to one node over HTTP, and how it ended. Only this file, `early` and `tcp`
+//! know `ureq`.
 //!
 //! `ureq` repeats nothing by itself (its `run` loop only follows redirects, which are off here). What may not be
 //! repeated gets a fresh connection: on a pooled one that the node closed while it was idle, it would end without
@@ -8,14 +9,14 @@ use super::answer::{Answer, unknown};
 use super::body::{Body, Counted};
 use super::decide::Outcome;
 use super::early::{self, Early, Listening};
+use super::tcp::Numbers;
 use super::values::Progress;
 use crate::error::{Error, Kind};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 use ureq::config::Config;
-use ureq::http::{HeaderName, HeaderValue, Method, Request as HttpRequest};
-use ureq::unversioned::resolver::DefaultResolver;
+use ureq::http::{HeaderName, HeaderValue, Method, Request as HttpRequest, header};
 use ureq::{Agent, AsSendBody, SendBody, Timeout};
 
 /// `Catstore-Cluster`: which cluster a request is for, and which one answered it.
@@ -25,7 +26,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("catstore-request-id");
 /// `Catstore-Deadline`: milliseconds within which the node answers, so that one that forwards can still say why not.
 const DEADLINE: HeaderName = HeaderName::from_static("catstore-deadline");
 /// Idle connections are kept to so many nodes, as many to each as threads may share the client.
-const KEPT_NODES: usize = 4;
+const KEPT_NODES: usize = 8;
 /// An attempt waits at least so long.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// A name has hardly more addresses than this that lead anywhere.
@@ -126,6 +127,11 @@ impl Wire {
         }
     }
 
+    /// Another one with connections of its own, for one thread.
+    pub fn twin(&self) -> Wire {
+        Wire::new(self.token.clone(), 1)
+    }
+
     /// Sends `request` to `address` and waits at most `wait` for the head of the answer. 2xx is an answer,
     /// everything else a failure. Where a name has several addresses, the next is tried if nothing was sent to one.
     /// If `cluster` is given, only a node of that cluster acts on the request, and only its answer is one.
@@ -161,25 +167,13 @@ impl Wire {
     ) -> Result<Answer, Failure> {
         let wait = wait.max(SHORTEST_WAIT);
         let uri = format!("http://{place}{}", request.path);
-        let mut builder = HttpRequest::builder().method(&request.method).uri(uri).header("Host", address);
-        for (name, value) in &request.headers {
-            builder = builder.header(*name, value);
-        }
-        // A part of the time is for the way back.
-        builder = builder.header(DEADLINE, (wait * 4 / 5).as_millis().to_string());
-        if let Some(cluster) = cluster {
-            builder = builder.header(CLUSTER, cluster);
-        }
-        if let Some(id) = &request.id {
-            builder = builder.header(REQUEST_ID, id);
-        }
-        if let Some(token) = &self.token {
-            builder = builder.header("Authorization", format!("Bearer {token}"));
-        }
-        match (request.body, request.body.length()) {
-            (Body::None, _) => {}
-            (_, Some(length)) => builder = builder.header("Content-Length", length),
-            (_, None) => builder = builder.header("Transfer-Encoding", "chunked"),
+        let unwritable = |error: ureq::http::Error| {
+            let detail = "the request cannot be written as HTTP";
+            Failure::answered(Error::new(Kind::BadRequest, detail).cause(error))
+        };
+        let mut builder = HttpRequest::builder().method(&request.method).uri(uri);
+        for (name, value) in self.fields(address, request, cluster, wait).map_err(unwritable)? {
+            builder = builder.header(name, value);
         }
         let mut reader = Counted::begin(request.body, request.progress).map_err(unreadable)?;
         let agent = if request.may_repeat() && !request.body.is_once() { &self.kept } else { &self.fresh };
@@ -187,15 +181,11 @@ impl Wire {
             Body::None => dispatch(agent, builder.body(()), wait),
             _ => dispatch(agent, builder.body(SendBody::from_reader(&mut reader)), wait),
         };
-        let result = result.map_err(|error| {
-            let detail = "the request cannot be written as HTTP";
-            Failure::answered(Error::new(Kind::BadRequest, detail).cause(error))
-        })?;
-        match result {
+        match result.map_err(unwritable)? {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 let (status, address) = (parts.status.as_u16(), address.to_owned());
-                judge(Answer { status, headers: parts.headers, address, body }, request, cluster)
+                judge(Answer { status, headers: parts.headers, address, body }, request.is_write(), cluster)
             }
             Err(error) => Err(match (reader.failed(), early::answer(&error)) {
                 (Some(failed), _) => unreadable(failed),
@@ -209,19 +199,87 @@ impl Wire {
     }
 }
 
+impl Wire {
+    /// The fields of a request's head.
+    fn fields(
+        &self,
+        address: &str,
+        request: &Request<'_>,
+        cluster: Option<&HeaderValue>,
+        wait: Duration,
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, ureq::http::Error> {
+        let mut fields = vec![(header::HOST, HeaderValue::try_from(address)?)];
+        for (name, value) in &request.headers {
+            fields.push((HeaderName::from_bytes(name.as_bytes())?, HeaderValue::try_from(value)?));
+        }
+        // A part of the time is for the way back.
+        let millis = u64::try_from((wait * 4 / 5).as_millis()).unwrap_or(u64::MAX);
+        fields.push((DEADLINE, millis.into()));
+        fields.extend(cluster.map(|cluster| (CLUSTER, cluster.clone())));
+        if let Some(id) = &request.id {
+            fields.push((REQUEST_ID, HeaderValue::try_from(id)?));
+        }
+        if let Some(token) = &self.token {
+            fields.push((header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}"))?));
+        }
+        match (request.body, request.body.length()) {
+            (Body::None, _) => {}
+            (_, Some(length)) => fields.push((header::CONTENT_LENGTH, length.into())),
+            (_, None) => fields.push((header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
+        }
+        Ok(fields)
+    }
+
+    /// A request whole, as it goes over a connection; `None` for a stream, and for what cannot be written as HTTP.
+    pub fn bytes(
+        &self,
+        address: &str,
+        request: &Request<'_>,
+        cluster: Option<&HeaderValue>,
+        wait: Duration,
+    ) -> Option<Vec<u8>> {
+        let body = match request.body {
+            Body::None => &[],
+            Body::Bytes(bytes) => bytes,
+            Body::Source(_) => return None,
+        };
+        let mut bytes = format!("{} {} HTTP/1.1\r\n", request.method, request.path).into_bytes();
+        for (name, value) in self.fields(address, request, cluster, wait).ok()? {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                bytes.extend_from_slice(part);
+            }
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(body);
+        Some(bytes)
+    }
+}
+
 fn agent(config: Config) -> Agent {
-    Agent::with_parts(config, Listening::default(), DefaultResolver::default())
+    Agent::with_parts(config, Listening, Numbers)
 }
 
 /// Only 2xx of a node of the cluster is an answer.
-fn judge(answer: Answer, request: &Request<'_>, cluster: Option<&HeaderValue>) -> Result<Answer, Failure> {
+fn judge(answer: Answer, write: bool, cluster: Option<&HeaderValue>) -> Result<Answer, Failure> {
     if cluster.is_some_and(|cluster| answer.headers.get(CLUSTER) != Some(cluster)) {
-        Err(answer.into_foreign_failure(request.is_write()))
+        Err(answer.into_foreign_failure(write))
     } else if (200..300).contains(&answer.status) {
         Ok(answer)
     } else {
-        Err(answer.into_failure(request.is_write()))
+        Err(answer.into_failure(write))
     }
+}
+
+/// An answer that was heard, judged as one that `ureq` read.
+pub(super) fn heard(
+    early: Early,
+    address: &str,
+    write: bool,
+    cluster: Option<&HeaderValue>,
+) -> Result<Answer, Failure> {
+    let Early { status, headers, body } = early;
+    let body = ureq::Body::builder().data(body);
+    judge(Answer { status, headers, address: address.to_owned(), body }, write, cluster)
 }
 
 /// What a node said that had not got the whole body. It cannot have acted on it; if it says that it does not know,
@@ -232,10 +290,7 @@ fn refused_early(
     request: &Request<'_>,
     cluster: Option<&HeaderValue>,
 ) -> Option<Failure> {
-    let Early { status, headers, body } = early;
-    let body = ureq::Body::builder().data(body);
-    let failure =
-        judge(Answer { status, headers, address: address.to_owned(), body }, request, cluster).err()?;
+    let failure = heard(early, address, request.is_write(), cluster).err()?;
     let is_open = matches!(failure.outcome, Outcome::Taken | Outcome::Answered(Kind::UnknownOutcome, _));
     (!is_open).then_some(failure)
 }

@@ -2,8 +2,9 @@
 //!
 //! The way of a run: `plan` names keys and makes values that tell by themselves whether they are right; `crew` has many
 //! connections do one thing after the other: put every key, then read and write by chance for a while, then read
-//! everything back, then remove it. What they saw is a `tally`, and `report` prints it, if what was read back is what was
-//! written.
+//! everything back, then remove it. While it measures, few threads `drive` all connections, at the `pace` that was asked
+//! for: a thread for each costs more than the store itself. What they saw is a `tally`, and `report` prints it, if what was
+//! read back is what was written.
 //!
 //! Invariants: no figure is printed unless every acknowledged write was found again; a request that was due and had to
 //! wait counts from when it was due; what is held in memory is bounded by the options.
@@ -11,6 +12,8 @@
 //! Left out: how requests travel (`client`).
 
 mod crew;
+mod drive;
+mod pace;
 mod plan;
 mod report;
 mod tally;

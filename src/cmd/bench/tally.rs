@@ -96,6 +96,7 @@ impl Tally {
             *self.failed.entry(kind).or_default() += count;
         }
         self.first = self.first.take().or(other.first);
+        self.behind += other.behind;
     }
 }
 
