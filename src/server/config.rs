@@ -26,7 +26,7 @@ pub struct NodeOptions {
     pub insecure: bool,
     /// Threads that serve HTTP; one per core if none.
     pub threads: Option<usize>,
-    /// LevelDB's block cache in bytes.
+    /// Bytes of memory for rows that were read or written lately.
     pub cache: usize,
 }
 

@@ -1,7 +1,8 @@
 //! Disks that return errors: a store latches, says so, and goes on being read.
 //!
 //! A file that a library has open is replaced under its descriptor by a device: `/dev/full` refuses every byte,
-//! `/dev/null` takes them and refuses to be synced.
+//! `/dev/null` takes them and refuses to be synced; the process's own memory, of which the first bytes are never there,
+//! refuses to be read.
 
 use super::generation::{LastRun, LevelBuilding, LevelGenerations};
 use super::keys;
@@ -13,6 +14,7 @@ use super::suite::entries;
 use crate::error::Kind;
 use raft::eraftpb::ConfState;
 use std::fs::{self, OpenOptions};
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
@@ -84,6 +86,49 @@ fn a_state_on_a_full_disk_latches_and_is_still_read() {
     assert!(state.write(&rows("c", "3")).unwrap_err().to_string().contains("failed earlier"));
     assert!(state.flush().is_err());
     assert_eq!(state.get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+/// A state whose rows `00` to `99` are in tables, the row `00` having been read from there.
+fn in_tables(path: &Path) -> LevelState {
+    let state = LevelState::open(path, Expect::None, 0).unwrap();
+    let mut batch = Batch::default();
+    for number in 0..100 {
+        batch.put(format!("{number:02}").into(), vec![7; 1000]);
+    }
+    state.write(&batch).unwrap();
+    state.flush().unwrap();
+    assert_eq!(state.get(b"00").unwrap(), Some(vec![7; 1000]));
+    state
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_is_an_error_and_not_the_end_of_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db");
+    let state = in_tables(&path);
+    replace(&path, ".ldb", "/proc/self/mem");
+    let error = state.get(b"99").unwrap_err();
+    assert_eq!(error.kind(), Kind::Failed);
+    assert!(error.detail().contains(path.to_str().unwrap()), "{error}");
+    assert!(error.detail().contains("Input/output error"), "{error}");
+    let scanned = state.scan(b"00", b"99", &mut |_, _| ControlFlow::Continue(()));
+    assert_eq!(scanned.unwrap_err().kind(), Kind::Failed);
+}
+
+#[test]
+fn a_table_that_is_cut_under_an_open_state_is_damage_and_not_the_end_of_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db");
+    let state = in_tables(&path);
+    for entry in fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.extension().is_some_and(|extension| extension == "ldb") {
+            OpenOptions::new().write(true).open(entry).unwrap().set_len(0).unwrap();
+        }
+    }
+    let error = state.get(b"99").unwrap_err();
+    assert_eq!(error.kind(), Kind::Damaged);
+    assert!(error.detail().contains(".ldb"), "{error}");
+    assert!(state.write(&rows("a", "1")).is_err(), "a damaged state is not written");
 }
 
 #[test]

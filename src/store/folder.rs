@@ -33,7 +33,7 @@ const SMALL: Sizes = Sizes { cache: 1 << 20 };
 /// Sizes that a node gives its stores.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
-    /// LevelDB's block cache in bytes.
+    /// Bytes of memory for rows that were read or written lately.
     pub cache: usize,
 }
 

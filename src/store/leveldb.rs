@@ -18,18 +18,35 @@ use ::leveldb::kv::KV;
 use ::leveldb::options::{Options, ReadOptions, WriteOptions};
 use ::leveldb::snapshots::{Snapshot, Snapshots};
 use leveldb_sys as sys;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 
 /// A small memtable is a shallow one: every write and most reads search it.
 const WRITE_BUFFER: usize = 4 << 20;
-/// LevelDB maps its tables into memory and checks a block's checksum at each read of it, so that small blocks are read
-/// faster; the price is a larger index.
-pub(super) const BLOCK: usize = 1 << 10;
+/// Each read that rows in memory do not spare reads a block and checks its checksum, so that small blocks are read faster;
+/// the price is a larger index, in memory for each open table. Measured: no slower than 1 KiB, with half of the index.
+pub(super) const BLOCK: usize = 2 << 10;
+/// Their indices are in memory.
 const OPEN_FILES: i32 = 1000;
+
+unsafe extern "C" {
+    /// `leveldb::EnvPosixTestHelper::SetReadOnlyMMapLimit(int)` (LevelDB, util/env_posix_test_helper.h), which neither
+    /// LevelDB's C interface nor the bindings have. A LevelDB without it does not link.
+    #[link_name = "_ZN7leveldb18EnvPosixTestHelper20SetReadOnlyMMapLimitEi"]
+    fn limit_mapped_tables(tables: c_int);
+}
+
+/// LevelDB would map its first thousand tables into memory, and a sector that cannot be read, or a table that is cut, would
+/// kill the process by a signal, without a word. Where it reads by a call of the system it gets an error instead.
+fn map_no_tables() {
+    static ONCE: Once = Once::new();
+    // SAFETY: it sets a number that LevelDB reads once, when its first options are made. Only this file makes any, behind
+    // this call, and whoever comes at the same time waits for it.
+    ONCE.call_once(|| unsafe { limit_mapped_tables(0) });
+}
 
 /// A row's key, as the bindings want it: owned.
 struct Row(Vec<u8>);
@@ -64,8 +81,7 @@ pub enum Expect {
 }
 
 impl LevelState {
-    /// Opens the database in `folder` with `cache` bytes of memory for what is read: half of it for rows, half for blocks of
-    /// tables that are not mapped into memory, where there are more than a thousand of them.
+    /// Opens the database in `folder` with `cache` bytes of memory for rows that were read or written lately.
     ///
     /// Errors: [`Kind::Damaged`] naming the damaged file, [`Kind::System`] if the folder cannot be used.
     pub fn open(folder: &Path, expect: Expect, cache: usize) -> Result<LevelState> {
@@ -76,6 +92,7 @@ impl LevelState {
         if let Expect::One(left) = expect {
             tables::check_before_open(folder, left).map_err(|damage| damaged_file(&damage))?;
         }
+        map_no_tables();
         let options = Options {
             create_if_missing: expect == Expect::None,
             error_if_exists: expect == Expect::None,
@@ -83,7 +100,8 @@ impl LevelState {
             write_buffer_size: Some(WRITE_BUFFER),
             block_size: Some(BLOCK),
             max_open_files: Some(OPEN_FILES),
-            cache: Some(Cache::new(cache / 2)),
+            // Nothing goes into it: memory holds more rows than blocks of them.
+            cache: Some(Cache::new(0)),
             ..Options::new()
         };
         // The bindings unwrap the text of LevelDB's errors, which may quote bytes of a damaged key.
@@ -92,7 +110,7 @@ impl LevelState {
             Ok(Ok(database)) => {
                 // LevelDB renames its CURRENT at every open, and does not sync the folder afterwards.
                 files::sync_folder(folder)?;
-                let warm = Warm::new(cache / 2);
+                let warm = Warm::new(cache);
                 let opened = Opened { database, warm, folder: folder.to_owned(), failure: OnceLock::new() };
                 Ok(LevelState(Arc::new(opened)))
             }
@@ -164,8 +182,7 @@ impl Opened {
 
     fn get(&self, row: &[u8], moment: Option<&Snapshot<'_, Row>>) -> Result<Option<Vec<u8>>> {
         let key = Row(row.to_vec());
-        let read =
-            catch_unwind(AssertUnwindSafe(|| self.database.get_bytes(read_options(true, moment), &key)));
+        let read = catch_unwind(AssertUnwindSafe(|| self.database.get_bytes(read_options(moment), &key)));
         match read {
             Ok(Ok(value)) => Ok(value.map(Vec::from)),
             Ok(Err(error)) => Err(self.fail("read", &message(&error), false)),
@@ -180,8 +197,7 @@ impl Opened {
         moment: Option<&Snapshot<'_, Row>>,
         visit: &mut Visit<'_>,
     ) -> Result<()> {
-        // The cache is left to single reads: a long scan would throw out what they use.
-        let iterator = self.database.iter(read_options(false, moment));
+        let iterator = self.database.iter(read_options(moment));
         let mut cursor = Cursor { iterator: iterator.raw_iterator(), lifetime: &iterator };
         cursor.seek(from);
         // At a damaged block an iterator goes on without a word: older versions of the block's rows come to light,
@@ -269,8 +285,8 @@ impl View for Moment {
 
 const UNREADABLE: &str = "Corruption: an error whose text cannot be read";
 
-fn read_options<'a>(fill_cache: bool, snapshot: Option<&'a Snapshot<'a, Row>>) -> ReadOptions<'a, Row> {
-    ReadOptions { verify_checksums: true, fill_cache, snapshot }
+fn read_options<'a>(snapshot: Option<&'a Snapshot<'a, Row>>) -> ReadOptions<'a, Row> {
+    ReadOptions { verify_checksums: true, fill_cache: false, snapshot }
 }
 
 fn message(error: &::leveldb::error::Error) -> String {
