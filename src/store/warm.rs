@@ -6,12 +6,15 @@
 //! before, therefore cannot put an old value in: each write changes the number of its shards, and a reader that found
 //! another number than before keeps what it read to itself. After a write that failed nothing gets into its shards any more.
 //!
-//! The library (quick_cache) decides which rows stay.
+//! The library (quick_cache) decides which rows stay. Where there is no room left, a row gets in only if it was asked for
+//! before, not too long ago: to bring one in and to throw another out costs as much as to read it, and where far more rows are
+//! read than there is room for, hardly one is read again in time.
 
 use super::state::Batch;
 use crate::error::Result;
 use quick_cache::Weighter;
-use quick_cache::unsync::Cache;
+use quick_cache::unsync::{Cache, DefaultLifecycle};
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Readers of different shards do not wait for each other.
@@ -26,34 +29,110 @@ const USUAL: u64 = 256;
 /// The rows of one generation.
 pub(super) struct Warm {
     shards: Vec<Mutex<Shard>>,
+    hash: RandomState,
 }
 
 struct Shard {
-    rows: Cache<Box<[u8]>, Box<[u8]>, Weight>,
+    /// By the hash of the row's key. Of two rows with one hash one can be here.
+    rows: Cache<u64, Held, Weight, BuildHasherDefault<Same>>,
+    /// What was asked for and is not here: of rows with the same place, the last one's mark.
+    asked: Vec<u16>,
     /// Writes that are under way, and those that failed.
     writers: usize,
     /// Writes so far.
     writes: u64,
 }
 
+/// A row.
+struct Held {
+    /// So many of the bytes are its key.
+    key: usize,
+    bytes: Box<[u8]>,
+}
+
+impl Held {
+    fn new(row: &[u8], value: &[u8]) -> Held {
+        Held { key: row.len(), bytes: [row, value].concat().into() }
+    }
+
+    /// The value, if this is `row`.
+    fn value_of(&self, row: &[u8]) -> Option<&[u8]> {
+        let (key, value) = self.bytes.split_at(self.key);
+        (key == row).then_some(value)
+    }
+}
+
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<Box<[u8]>, Box<[u8]>> for Weight {
-    fn weight(&self, row: &Box<[u8]>, value: &Box<[u8]>) -> u64 {
-        (row.len() + value.len()) as u64 + OVERHEAD
+impl Weighter<u64, Held> for Weight {
+    fn weight(&self, _: &u64, held: &Held) -> u64 {
+        held.bytes.len() as u64 + OVERHEAD
+    }
+}
+
+/// Hashes what is a hash already.
+#[derive(Default)]
+struct Same(u64);
+
+impl Hasher for Same {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Shard {
+    /// For rows of about so many bytes in all.
+    fn new(bytes: u64) -> Shard {
+        let usual = (bytes / USUAL) as usize;
+        let rows =
+            Cache::with(usual, bytes, Weight, BuildHasherDefault::default(), DefaultLifecycle::default());
+        Shard { rows, asked: vec![0; (2 * usual).next_power_of_two()], writers: 0, writes: 0 }
+    }
+
+    /// The row's value, if it is here.
+    fn value(&self, hash: u64, row: &[u8]) -> Option<&[u8]> {
+        self.rows.get(&hash)?.value_of(row)
+    }
+
+    /// Takes the row out. True if it was here.
+    fn take(&mut self, hash: u64, row: &[u8]) -> bool {
+        self.rows.remove(&hash).is_some_and(|(_, held)| held.value_of(row).is_some())
+    }
+
+    /// Whether there is room for the row, or it was asked for before.
+    fn admits(&mut self, hash: u64, bytes: usize) -> bool {
+        if self.rows.weight() + bytes as u64 + OVERHEAD <= self.rows.capacity() {
+            return true;
+        }
+        let place = hash as usize & (self.asked.len() - 1);
+        let mark = (hash >> 48) as u16;
+        std::mem::replace(&mut self.asked[place], mark) == mark
     }
 }
 
 impl Warm {
     /// Rows of about so many bytes in all, what they take besides included.
     pub fn new(bytes: usize) -> Warm {
-        let each = (bytes / SHARDS) as u64;
-        let shard = || {
-            let rows = Cache::with_weighter((each / USUAL) as usize, each, Weight);
-            Mutex::new(Shard { rows, writers: 0, writes: 0 })
-        };
-        Warm { shards: std::iter::repeat_with(shard).take(SHARDS).collect() }
+        let shard = || Mutex::new(Shard::new((bytes / SHARDS) as u64));
+        Warm { shards: std::iter::repeat_with(shard).take(SHARDS).collect(), hash: RandomState::new() }
+    }
+
+    /// The row's hash, and its shard.
+    fn place(&self, row: &[u8]) -> (u64, usize) {
+        let hash = self.hash.hash_one(row);
+        // The places in a shard are of the lowest bits.
+        (hash, (hash >> 32) as usize % SHARDS)
     }
 
     fn shard(&self, number: usize) -> MutexGuard<'_, Shard> {
@@ -62,10 +141,10 @@ impl Warm {
 
     /// The row, from here or by `read`. Errors: those of `read`.
     pub fn get(&self, row: &[u8], read: impl FnOnce() -> Result<Option<Vec<u8>>>) -> Result<Option<Vec<u8>>> {
-        let number = number(row);
+        let (hash, number) = self.place(row);
         let writes = {
             let shard = self.shard(number);
-            if let Some(value) = shard.rows.get(row) {
+            if let Some(value) = shard.value(hash, row) {
                 return Ok(Some(value.to_vec()));
             }
             (shard.writers == 0).then_some(shard.writes)
@@ -75,8 +154,8 @@ impl Warm {
             && fits(row, value)
         {
             let mut shard = self.shard(number);
-            if shard.writers == 0 && shard.writes == writes {
-                shard.rows.insert(row.into(), value.as_slice().into());
+            if shard.writers == 0 && shard.writes == writes && shard.admits(hash, row.len() + value.len()) {
+                shard.rows.insert(hash, Held::new(row, value));
             }
         }
         Ok(found)
@@ -84,18 +163,18 @@ impl Warm {
 
     /// Has `write` change the rows of the batch. Errors: those of `write`.
     pub fn write(&self, batch: &Batch, write: impl FnOnce() -> Result<()>) -> Result<()> {
-        let numbers: Vec<usize> = batch.changes.iter().map(|(row, _)| number(row)).collect();
-        let of = |shard: usize| numbers.iter().enumerate().filter(move |(_, number)| **number == shard);
-        let used = (0..SHARDS).filter(|shard| numbers.contains(shard));
-        let mut was_here = vec![false; numbers.len()];
+        let places: Vec<(u64, usize)> = batch.changes.iter().map(|(row, _)| self.place(row)).collect();
+        let of = |shard: usize| places.iter().enumerate().filter(move |(_, place)| place.1 == shard);
+        let used = (0..SHARDS).filter(|shard| of(*shard).next().is_some());
+        let mut was_here = vec![false; places.len()];
         let begun: Vec<(usize, Option<u64>)> = used
             .map(|number| {
                 let mut shard = self.shard(number);
                 let alone = shard.writers == 0;
                 shard.writers += 1;
                 shard.writes += 1;
-                for (at, _) in of(number) {
-                    was_here[at] = shard.rows.remove(batch.changes[at].0.as_slice()).is_some();
+                for (at, (hash, _)) in of(number) {
+                    was_here[at] = shard.take(*hash, &batch.changes[at].0);
                 }
                 (number, alone.then_some(shard.writes))
             })
@@ -106,24 +185,17 @@ impl Warm {
             shard.writers -= 1;
             // Of writes at the same time it is not known which of them LevelDB did last.
             let last = writes == Some(shard.writes);
-            for (at, _) in of(number) {
+            for (at, (hash, _)) in of(number) {
                 match &batch.changes[at] {
                     (row, Some(value)) if last && was_here[at] && fits(row, value) => {
-                        shard.rows.insert(row.as_slice().into(), value.as_slice().into());
+                        shard.rows.insert(*hash, Held::new(row, value));
                     }
-                    (row, _) => {
-                        shard.rows.remove(row.as_slice());
-                    }
+                    _ => drop(shard.rows.remove(hash)),
                 }
             }
         }
         Ok(())
     }
-}
-
-/// The shard of a row.
-fn number(row: &[u8]) -> usize {
-    crc32fast::hash(row) as usize % SHARDS
 }
 
 fn fits(row: &[u8], value: &[u8]) -> bool {
@@ -225,6 +297,40 @@ mod tests {
         }
         let held: u64 = (0..SHARDS).map(|shard| warm.shard(shard).rows.weight()).sum();
         assert!(held <= ROOM as u64 && held > ROOM as u64 / 2, "{held}");
+    }
+
+    #[test]
+    fn without_room_a_row_gets_in_when_it_is_asked_for_again() {
+        let warm = Warm::new(ROOM);
+        let read = || Ok(Some(vec![7; 100]));
+        for number in 0..100_000u32 {
+            warm.get(&number.to_be_bytes(), read).unwrap();
+        }
+        let held = || (0..SHARDS).map(|shard| warm.shard(shard).rows.weight()).sum::<u64>();
+        let (before, reads) = (held(), AtomicU64::new(0));
+        let count = || {
+            reads.fetch_add(1, Ordering::SeqCst);
+            read()
+        };
+        for _ in 0..4 {
+            assert_eq!(warm.get(b"A", count).unwrap().unwrap(), [7; 100]);
+        }
+        assert_eq!(reads.load(Ordering::SeqCst), 2, "the first is noted, the second stays");
+        assert!(held() <= ROOM as u64 && held() > before / 2);
+    }
+
+    #[test]
+    fn of_two_rows_with_one_hash_neither_is_taken_for_the_other() {
+        let mut shard = Shard::new(ROOM as u64);
+        shard.rows.insert(7, Held::new(b"AB", b"C"));
+        assert_eq!(shard.value(7, b"AB"), Some(&b"C"[..]));
+        for other in [&b"A"[..], b"ABC", b"", b"XY"] {
+            assert_eq!(shard.value(7, other), None);
+        }
+        assert!(!shard.take(7, b"ABC"), "it was not here");
+        assert_eq!(shard.value(7, b"AB"), None, "and the other one is read again");
+        shard.rows.insert(7, Held::new(b"", b""));
+        assert!(shard.take(7, b""));
     }
 
     /// One writer counts a row up; whoever reads never sees it go back.
