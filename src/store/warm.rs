@@ -1,10 +1,11 @@
 //! Rows that were read or written lately, in memory, before LevelDB: a read of one costs a lookup instead of a search of a
 //! memtable and of tables whose blocks are checked each time.
 //!
-//! A row is here only as LevelDB has it. A write takes its rows out before it begins, and puts those that were here back
-//! with their new values once it is done; meanwhile nothing gets in. Whoever read a row while it was being written, or
+//! A row is here only as LevelDB has it. A write blanks its rows before it begins, as if they were not here, and gives those
+//! that were their new values once it is done; meanwhile nothing gets in. Whoever read a row while it was being written, or
 //! before, therefore cannot put an old value in: each write changes the number of its shards, and a reader that found
-//! another number than before keeps what it read to itself. After a write that failed nothing gets into its shards any more.
+//! another number than before keeps what it read to itself. After a write that failed its rows stay blank, and nothing gets
+//! into its shards any more.
 //!
 //! The library (quick_cache) decides which rows stay. Where there is no room left, a row gets in only if it was asked for
 //! before, not too long ago: to bring one in and to throw another out costs as much as to read it, and where far more rows are
@@ -48,17 +49,31 @@ struct Held {
     /// So many of the bytes are its key.
     key: usize,
     bytes: Box<[u8]>,
+    /// A write of it is under way, or ended in a way that leaves open what LevelDB has: as if it were not here.
+    blank: bool,
 }
 
 impl Held {
     fn new(row: &[u8], value: &[u8]) -> Held {
-        Held { key: row.len(), bytes: [row, value].concat().into() }
+        Held { key: row.len(), bytes: [row, value].concat().into(), blank: false }
+    }
+
+    fn is(&self, row: &[u8]) -> bool {
+        self.bytes[..self.key] == *row
     }
 
     /// The value, if this is `row`.
     fn value_of(&self, row: &[u8]) -> Option<&[u8]> {
-        let (key, value) = self.bytes.split_at(self.key);
-        (key == row).then_some(value)
+        (!self.blank && self.is(row)).then(|| &self.bytes[self.key..])
+    }
+
+    /// Gives the row this value.
+    fn set(&mut self, value: &[u8]) {
+        self.blank = false;
+        match &mut self.bytes[self.key..] {
+            old if old.len() == value.len() => old.copy_from_slice(value),
+            _ => self.bytes = [&self.bytes[..self.key], value].concat().into(),
+        }
     }
 }
 
@@ -105,9 +120,28 @@ impl Shard {
         self.rows.get(&hash)?.value_of(row)
     }
 
-    /// Takes the row out. True if it was here.
-    fn take(&mut self, hash: u64, row: &[u8]) -> bool {
-        self.rows.remove(&hash).is_some_and(|(_, held)| held.value_of(row).is_some())
+    /// Blanks the row. True if it is here.
+    fn blank(&mut self, hash: u64, row: &[u8]) -> bool {
+        match self.rows.peek_mut(&hash) {
+            Some(mut held) if held.is(row) => {
+                held.blank = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What was written of a row that was blanked.
+    fn set(&mut self, hash: u64, row: &[u8], value: Option<&Vec<u8>>) {
+        match value {
+            Some(value) if fits(row, value) => {
+                // A row that the batch deleted before is not here any more.
+                if let Some(mut held) = self.rows.get_mut(&hash) {
+                    held.set(value);
+                }
+            }
+            _ => drop(self.rows.remove(&hash)),
+        }
     }
 
     /// Whether there is room for the row, or it was asked for before.
@@ -174,7 +208,7 @@ impl Warm {
                 shard.writers += 1;
                 shard.writes += 1;
                 for (at, (hash, _)) in of(number) {
-                    was_here[at] = shard.take(*hash, &batch.changes[at].0);
+                    was_here[at] = shard.blank(*hash, &batch.changes[at].0);
                 }
                 (number, alone.then_some(shard.writes))
             })
@@ -185,13 +219,9 @@ impl Warm {
             shard.writers -= 1;
             // Of writes at the same time it is not known which of them LevelDB did last.
             let last = writes == Some(shard.writes);
-            for (at, (hash, _)) in of(number) {
-                match &batch.changes[at] {
-                    (row, Some(value)) if last && was_here[at] && fits(row, value) => {
-                        shard.rows.insert(*hash, Held::new(row, value));
-                    }
-                    _ => drop(shard.rows.remove(hash)),
-                }
+            for (at, (hash, _)) in of(number).filter(|(at, _)| last && was_here[*at]) {
+                let (row, value) = &batch.changes[at];
+                shard.set(*hash, row, value.as_ref());
             }
         }
         Ok(())
@@ -235,6 +265,13 @@ mod tests {
         twice.put(b"A".to_vec(), b"4".to_vec());
         warm.write(&twice, || Ok(())).unwrap();
         assert_eq!(warm.get(b"A", || read(b"4")).unwrap().unwrap(), b"4", "the last of two");
+        warm.write(&put(b"A", b"as long as nothing else"), || Ok(())).unwrap();
+        assert_eq!(warm.get(b"A", never).unwrap().unwrap(), b"as long as nothing else");
+        let mut anew = Batch::default();
+        anew.delete(b"A".to_vec());
+        anew.put(b"A".to_vec(), b"5".to_vec());
+        warm.write(&anew, || Ok(())).unwrap();
+        assert_eq!(warm.get(b"A", || read(b"5")).unwrap().unwrap(), b"5");
         let mut gone = Batch::default();
         gone.delete(b"A".to_vec());
         warm.write(&gone, || Ok(())).unwrap();
@@ -327,10 +364,10 @@ mod tests {
         for other in [&b"A"[..], b"ABC", b"", b"XY"] {
             assert_eq!(shard.value(7, other), None);
         }
-        assert!(!shard.take(7, b"ABC"), "it was not here");
-        assert_eq!(shard.value(7, b"AB"), None, "and the other one is read again");
+        assert!(!shard.blank(7, b"ABC"), "it is not here");
+        assert_eq!(shard.value(7, b"AB"), Some(&b"C"[..]), "and the other one stays");
         shard.rows.insert(7, Held::new(b"", b""));
-        assert!(shard.take(7, b""));
+        assert!(shard.blank(7, b"") && shard.value(7, b"").is_none());
     }
 
     /// One writer counts a row up; whoever reads never sees it go back.
