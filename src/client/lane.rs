@@ -1,8 +1,9 @@
-//! One connection for small requests that never waits: a thread may have many of them under way.
+//! One small request at a time that never waits: a thread may have many of them under way.
 //!
-//! A lane knows the plain way only: it asks the node that ought to answer, and takes what that says of the key. Everything
-//! else is [`Heard::Lost`], and for the lane's [`Client`] to ask again, which knows what to do: about other nodes, newer
-//! routes, pauses and reasons. A write is then another write, under another id.
+//! A lane keeps a connection to each node that its keys led it to, as a client with a pool does. It knows the plain way
+//! only: it asks the node that ought to answer, and takes what that says of the key. Everything else is [`Heard::Lost`], and
+//! for the lane's [`Client`] to ask again, which knows what to do: about other nodes, newer routes, pauses and reasons. A
+//! write is then another write, under another id.
 
 use super::answer::Answer;
 use super::decide::Outcome;
@@ -23,16 +24,18 @@ pub const MOST_BYTES: usize = 64 * 1024;
 const WAIT: Duration = Duration::from_secs(5);
 /// A node that lives accepts a connection within this time.
 const CONNECT: Duration = Duration::from_secs(1);
+/// So many connections a lane has at most; the oldest makes room for another.
+const MOST_CONNECTIONS: usize = 64;
 
 type Opened<'a> = dyn Fn(&TcpStream) -> io::Result<()> + 'a;
 
-/// A connection with up to one request under way.
+/// Connections with up to one request under way on all of them.
 pub struct Lane<'a> {
     client: &'a Client,
     /// Told of each new connection.
     opened: Box<Opened<'a>>,
-    /// The node that it leads to, and the way there.
-    open: Option<(String, TcpStream)>,
+    /// One for each node.
+    connections: Vec<Connection>,
     asked: Option<Asked<'a>>,
     /// What came of the answer.
     heard: Vec<u8>,
@@ -40,9 +43,17 @@ pub struct Lane<'a> {
     epoch: Option<u64>,
 }
 
+/// A way to a node.
+struct Connection {
+    address: String,
+    stream: TcpStream,
+}
+
 /// What was asked.
 struct Asked<'a> {
     what: What,
+    /// Which of the connections it was asked on.
+    connection: usize,
     cluster: Option<HeaderValue>,
     /// The id of a write, in use until it is answered.
     _id: Option<WriteId<'a>>,
@@ -82,7 +93,14 @@ pub enum Reply {
 impl<'a> Lane<'a> {
     /// A lane of `client`, which knows its cluster. `opened` is told of each connection, before anything is asked on it.
     pub fn new(client: &'a Client, opened: impl Fn(&TcpStream) -> io::Result<()> + 'a) -> Lane<'a> {
-        Lane { client, opened: Box::new(opened), open: None, asked: None, heard: Vec::new(), epoch: None }
+        Lane {
+            client,
+            opened: Box::new(opened),
+            connections: Vec::new(),
+            asked: None,
+            heard: Vec::new(),
+            epoch: None,
+        }
     }
 
     /// Asks for the value of `key`. False if it cannot: nothing was sent that counts.
@@ -109,7 +127,7 @@ impl<'a> Lane<'a> {
             What::Put | What::Batch => Some(self.client.sessions.next().ok()?),
         };
         operation.request.id = id.as_ref().map(WriteId::text);
-        let address = self.client.candidates(operation.target).addresses.into_iter().next()?;
+        let address = self.address(&operation)?;
         let cluster = {
             let routes = self.client.routes();
             // Routes are renewed by the client.
@@ -122,22 +140,44 @@ impl<'a> Lane<'a> {
         if bytes.len() > MOST_BYTES {
             return None;
         }
-        if self.open.as_ref().is_none_or(|(open, _)| *open != address) {
-            self.close();
-            self.open = Some((address.clone(), self.connect(&address).ok()?));
-        }
-        let (_, stream) = self.open.as_mut()?;
+        let connection = self.connection(&address)?;
         // The kernel takes a small request whole, or there is something wrong.
-        match stream.write(&bytes) {
+        match self.connections[connection].stream.write(&bytes) {
             Ok(count) if count == bytes.len() => {
-                self.asked = Some(Asked { what, cluster, _id: id });
+                self.asked = Some(Asked { what, connection, cluster, _id: id });
                 Some(())
             }
             _ => {
-                self.close();
+                self.connections.remove(connection);
                 None
             }
         }
+    }
+
+    /// Opens the connection that a request for `key` would take; a request opens it if this cannot.
+    pub fn open(&mut self, key: &[u8]) {
+        let operation = transfer::get(key, GetOptions::default(), &[]);
+        if let Some(address) = operation.ok().and_then(|operation| self.address(&operation)) {
+            self.connection(&address);
+        }
+    }
+
+    /// Who ought to answer.
+    fn address(&self, operation: &Operation<'_>) -> Option<String> {
+        self.client.candidates(operation.target).addresses.into_iter().next()
+    }
+
+    /// The number of the connection to `address`, where nothing is under way. `None` if there is none to be had.
+    fn connection(&mut self, address: &str) -> Option<usize> {
+        if let Some(known) = self.connections.iter().position(|known| known.address == address) {
+            return Some(known);
+        }
+        let stream = self.connect(address).ok()?;
+        if self.connections.len() == MOST_CONNECTIONS {
+            self.connections.remove(0);
+        }
+        self.connections.push(Connection { address: address.to_owned(), stream });
+        Some(self.connections.len() - 1)
     }
 
     fn connect(&self, address: &str) -> io::Result<TcpStream> {
@@ -151,10 +191,15 @@ impl<'a> Lane<'a> {
 
     /// Hears what came.
     pub fn hear(&mut self) -> Heard {
-        let Some((address, stream)) = &mut self.open else { return self.close() };
+        let Some(asked) = &self.asked else {
+            self.drop_ended(None);
+            return Heard::Nothing;
+        };
+        let connection = asked.connection;
         let mut buffer = [0; 4096];
+        let before = self.heard.len();
         loop {
-            match stream.read(&mut buffer) {
+            match self.connections[connection].stream.read(&mut buffer) {
                 Ok(count) if count > 0 && self.heard.len() + count <= MOST_BYTES => {
                     self.heard.extend_from_slice(&buffer[..count]);
                     if count < buffer.len() {
@@ -167,9 +212,15 @@ impl<'a> Lane<'a> {
                 _ => return self.close(),
             }
         }
+        if self.heard.len() == before {
+            // It was another connection that woke the thread, and would go on waking it.
+            self.drop_ended(Some(connection));
+            return Heard::Nothing;
+        }
         let Some(whole) = early::whole(&self.heard) else { return Heard::Nothing };
-        let Some(asked) = self.asked.take() else { return self.close() };
+        let Some(asked) = self.asked.take() else { return Heard::Nothing };
         self.heard.clear();
+        let address = &self.connections[asked.connection].address;
         let answer = heard(whole, address, asked.what != What::Get, asked.cluster.as_ref());
         let reply = answer.and_then(|answer: Answer| {
             self.epoch = self.epoch.max(answer.epoch());
@@ -191,13 +242,32 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Gives the request up that is under way, and the connection.
+    /// Gives the request up that is under way, and its connection; all connections if there is none.
     pub fn close(&mut self) -> Heard {
-        self.open = None;
         self.heard.clear();
         match self.asked.take() {
-            Some(_) => Heard::Lost,
-            None => Heard::Nothing,
+            Some(asked) => {
+                self.connections.remove(asked.connection);
+                Heard::Lost
+            }
+            None => {
+                self.connections.clear();
+                Heard::Nothing
+            }
+        }
+    }
+
+    /// Drops the connections, but the one with the request, on which something came that nobody asked for: their end.
+    fn drop_ended(&mut self, but: Option<usize>) {
+        let asked = but.map(|connection| self.connections[connection].address.clone());
+        self.connections.retain(|connection| {
+            Some(&connection.address) == asked.as_ref()
+                || matches!(connection.stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        });
+        let place =
+            self.connections.iter().position(|connection| Some(&connection.address) == asked.as_ref());
+        if let (Some(asked), Some(place)) = (&mut self.asked, place) {
+            asked.connection = place;
         }
     }
 }

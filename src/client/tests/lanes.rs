@@ -3,7 +3,10 @@
 use super::{Act, Fake, document};
 use super::{STORED, alone, answer, client, id_of, nobody, problem, view};
 use crate::client::{Client, Heard, Lane, Reply};
+use crate::cluster::slots::{SLOTS, SlotRange, SlotTable, slot};
 use crate::error::Kind;
+use std::cell::Cell;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -111,4 +114,68 @@ fn a_lane_to_nobody_asks_nothing() {
     let mut lane = Lane::new(&client, |_| Ok(()));
     assert!(!lane.get(b"A") && !lane.put(b"A", b"happy"));
     assert!(!lane.get(b""), "a key has at least one byte");
+}
+
+/// A node that answers so many requests on each connection with one value, and closes it then.
+fn patient(answers: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            for _ in 0..answers {
+                let mut line = String::new();
+                while reader.read_line(&mut line).unwrap() > 2 {
+                    line.clear();
+                }
+                let answer =
+                    "HTTP/1.1 200 OK\r\nCatstore-Cluster: c\r\nETag: \"3\"\r\nContent-Length: 5\r\n\r\nhappy";
+                reader.get_mut().write_all(answer.as_bytes()).unwrap();
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_lane_keeps_a_connection_to_each_node_until_that_ends() {
+    const ANSWERS: usize = 4;
+    let nodes = [patient(ANSWERS), patient(ANSWERS)];
+    let mut shown = view("c", &[], &[&nodes[0], &nodes[1]]);
+    let half = SLOTS / 2;
+    let ranges = [(0, half - 1, 0), (half, SLOTS - 1, 1)];
+    let ranges = ranges.map(|(first, last, group)| SlotRange { first, last, group });
+    shown.slots = SlotTable::from_ranges(ranges.into()).unwrap();
+    let master = Fake::start(move |_| document(&shown));
+    let client = knowing(&master.address);
+    let key = |group: u16| {
+        let letters = (b'A'..=b'Z').map(|letter| [letter]);
+        letters.into_iter().find(|key| slot(key) / half == group).unwrap()
+    };
+    let opened = Cell::new(0);
+    let mut lane = Lane::new(&client, |_| {
+        opened.set(opened.get() + 1);
+        Ok(())
+    });
+    lane.open(&key(1));
+    assert_eq!(opened.get(), 1);
+    for _ in 0..ANSWERS {
+        for group in [0, 1] {
+            assert!(lane.get(&key(group)));
+            assert!(matches!(hear(&mut lane), Heard::Reply(Reply::Value(Some(_)))));
+        }
+    }
+    assert_eq!(opened.get(), 2);
+    // Both were closed by now, or will be: what hears of that while nothing is under way asks on another.
+    let end = Instant::now() + Duration::from_secs(5);
+    while opened.get() < 4 {
+        assert!(Instant::now() < end, "a connection that ended is kept");
+        std::thread::sleep(Duration::from_millis(10));
+        assert!(matches!(lane.hear(), Heard::Nothing));
+        for group in [0, 1] {
+            if lane.get(&key(group)) {
+                assert!(!matches!(hear(&mut lane), Heard::Damaged(_)));
+            }
+        }
+    }
 }

@@ -81,7 +81,7 @@ impl<'a> Crew<'a> {
         let share = self.clients.len().div_ceil((processors / 2).max(1));
         let shares: Vec<_> = self.clients.chunks(share).collect();
         let parts = self.all(shares.len(), &said, &|part| {
-            let pace = Pace::new(measure.rate, (start, time), (part, shares.len()), self.stop);
+            let pace = || Pace::new(measure.rate, (Instant::now(), time), (part, shares.len()), self.stop);
             drive(self, shares[part], pace, &done)
         })?;
         let mut all = Tally::new();

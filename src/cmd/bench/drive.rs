@@ -47,7 +47,7 @@ struct Job {
     wanted: u64,
 }
 
-/// A connection.
+/// A connection to each node that it is led to.
 struct Seat<'scope, 'env> {
     client: &'env Client,
     lane: Lane<'env>,
@@ -66,21 +66,30 @@ struct Helper<'scope> {
 /// What a helper says: of which connection it is, and how the request ended.
 type Done = (usize, Result<()>);
 
-/// Does a part of a measurement with `clients`, one connection each, until it is over.
-pub fn drive(crew: &Crew<'_>, clients: &[Client], mut pace: Pace<'_>, done: &AtomicU64) -> Result<Tally> {
+/// Does a part of a measurement with `clients`, one connection each, until it is over. Connections are opened before `pace`
+/// says when it begins.
+pub fn drive<'a>(
+    crew: &Crew<'_>,
+    clients: &[Client],
+    pace: impl FnOnce() -> Pace<'a>,
+    done: &AtomicU64,
+) -> Result<Tally> {
     let bell = &Bell::new().map_err(nothing_to_wait_with)?;
     let (told, tells) = channel();
     std::thread::scope(|scope| {
         let seat = |(number, client)| {
             let watch = move |stream: &TcpStream| bell.watch(stream, number);
-            let lane = Lane::new(client, watch);
+            let mut lane = Lane::new(client, watch);
+            lane.open(crew.plan().key(0).as_bytes());
             Seat { client, lane, job: None, helper: None, helped: false }
         };
+        let seats = (0..).zip(clients).map(seat).collect();
+        let mut pace = pace();
         let mut drive = Drive {
             crew,
             scope,
             bell,
-            seats: (0..).zip(clients).map(seat).collect(),
+            seats,
             free: (0..clients.len()).collect(),
             told,
             dice: crew.plan().dice(pace.part()),
