@@ -209,7 +209,7 @@ fn a_worker_whose_rows_are_damaged_stops_and_says_so() {
     let tables = files_below(&node.data).into_iter();
     let tables = tables.filter(|file| file.extension().is_some_and(|extension| extension == "ldb"));
     let table = tables.max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap();
-    // LevelDB has it mapped: it must not become shorter.
+    // The worker has it open.
     let file = fs::OpenOptions::new().read(true).write(true).open(&table).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, 300).unwrap();

@@ -9,7 +9,7 @@ use super::answer::Answer;
 use super::decide::Outcome;
 use super::sessions::WriteId;
 use super::wire::heard;
-use super::{Client, GetOptions, Operation, PutOptions, Stored, Value};
+use super::{Client, GetOptions, Operation, PutOptions, Stored, Target, Value};
 use super::{body::Body, early, requests, transfer, upload};
 use crate::cluster::view::{BatchBody, BatchReply};
 use crate::error::{Error, Kind};
@@ -24,7 +24,7 @@ pub const MOST_BYTES: usize = 64 * 1024;
 const WAIT: Duration = Duration::from_secs(5);
 /// A node that lives accepts a connection within this time.
 const CONNECT: Duration = Duration::from_secs(1);
-/// So many connections a lane has at most; the oldest makes room for another.
+/// So many connections a lane has at most; for one more it closes all and begins anew.
 const MOST_CONNECTIONS: usize = 64;
 
 type Opened<'a> = dyn Fn(&TcpStream) -> io::Result<()> + 'a;
@@ -127,7 +127,7 @@ impl<'a> Lane<'a> {
             What::Put | What::Batch => Some(self.client.sessions.next().ok()?),
         };
         operation.request.id = id.as_ref().map(WriteId::text);
-        let address = self.address(&operation)?;
+        let address = self.address(operation.target)?;
         let cluster = {
             let routes = self.client.routes();
             // Routes are renewed by the client.
@@ -154,27 +154,31 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Opens the connection that a request for `key` would take; a request opens it if this cannot.
-    pub fn open(&mut self, key: &[u8]) {
-        let operation = transfer::get(key, GetOptions::default(), &[]);
-        if let Some(address) = operation.ok().and_then(|operation| self.address(&operation)) {
-            self.connection(&address);
-        }
+    /// Opens a connection to each group's leader, before anything is asked. False if one cannot be opened: the first request
+    /// that needs it tries again.
+    pub fn open(&mut self) -> bool {
+        let view = self.client.routes().view.clone();
+        let mut groups = view.iter().flat_map(|view| &view.groups).take(MOST_CONNECTIONS);
+        groups.all(|group| {
+            let address = self.address(Target::Group(group.group));
+            address.is_none_or(|address| self.connection(&address).is_some())
+        })
     }
 
     /// Who ought to answer.
-    fn address(&self, operation: &Operation<'_>) -> Option<String> {
-        self.client.candidates(operation.target).addresses.into_iter().next()
+    fn address(&self, target: Target<'_>) -> Option<String> {
+        self.client.candidates(target).addresses.into_iter().next()
     }
 
-    /// The number of the connection to `address`, where nothing is under way. `None` if there is none to be had.
+    /// The number of the connection to `address`. `None` if there is none to be had.
     fn connection(&mut self, address: &str) -> Option<usize> {
         if let Some(known) = self.connections.iter().position(|known| known.address == address) {
             return Some(known);
         }
         let stream = self.connect(address).ok()?;
         if self.connections.len() == MOST_CONNECTIONS {
-            self.connections.remove(0);
+            self.close();
+            self.connections.clear();
         }
         self.connections.push(Connection { address: address.to_owned(), stream });
         Some(self.connections.len() - 1)

@@ -88,6 +88,7 @@ pub use crate::replica::chunk::MOST_BYTES;
 pub use crate::replica::inspect;
 pub use config::{MasterOptions, NodeOptions, WorkerOptions};
 pub use master::recover::survey;
+pub use run::raise_open_files;
 
 use crate::error::Result;
 use crate::replica::Sizes;

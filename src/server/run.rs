@@ -271,7 +271,7 @@ fn listen_for_signals(events: &Sender<Event>) {
 }
 
 /// Raises the number of files and sockets that this process may open to what the system allows it.
-fn raise_open_files() {
+pub fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -43,8 +43,8 @@ unsafe extern "C" {
 /// kill the process by a signal, without a word. Where it reads by a call of the system it gets an error instead.
 fn map_no_tables() {
     static ONCE: Once = Once::new();
-    // SAFETY: it sets a number that LevelDB reads once, when its first options are made. Only this file makes any, behind
-    // this call, and whoever comes at the same time waits for it.
+    // SAFETY: it sets a number that LevelDB reads once, when its first options are made. In a node only this file makes any,
+    // behind this call, and whoever comes at the same time waits for it.
     ONCE.call_once(|| unsafe { limit_mapped_tables(0) });
 }
 

@@ -67,13 +67,15 @@ impl Held {
         (!self.blank && self.is(row)).then(|| &self.bytes[self.key..])
     }
 
-    /// Gives the row this value.
-    fn set(&mut self, value: &[u8]) {
-        self.blank = false;
-        match &mut self.bytes[self.key..] {
-            old if old.len() == value.len() => old.copy_from_slice(value),
-            _ => self.bytes = [&self.bytes[..self.key], value].concat().into(),
+    /// Gives the row this value, if that is as long as the one it has.
+    fn replace(&mut self, value: &[u8]) -> bool {
+        let old = &mut self.bytes[self.key..];
+        let fits = old.len() == value.len();
+        if fits {
+            old.copy_from_slice(value);
+            self.blank = false;
         }
+        fits
     }
 }
 
@@ -136,8 +138,10 @@ impl Shard {
         match value {
             Some(value) if fits(row, value) => {
                 // A row that the batch deleted before is not here any more.
-                if let Some(mut held) = self.rows.get_mut(&hash) {
-                    held.set(value);
+                let replaced = self.rows.get_mut(&hash).map(|mut held| held.replace(value));
+                if replaced == Some(false) {
+                    // Another length: only what is inserted makes others go.
+                    self.rows.insert(hash, Held::new(row, value));
                 }
             }
             _ => drop(self.rows.remove(&hash)),
@@ -332,8 +336,13 @@ mod tests {
         for number in 0..100_000u32 {
             warm.get(&number.to_be_bytes(), || Ok(Some(vec![7; 100]))).unwrap();
         }
-        let held: u64 = (0..SHARDS).map(|shard| warm.shard(shard).rows.weight()).sum();
-        assert!(held <= ROOM as u64 && held > ROOM as u64 / 2, "{held}");
+        let held = || (0..SHARDS).map(|shard| warm.shard(shard).rows.weight()).sum::<u64>();
+        assert!(held() <= ROOM as u64 && held() > ROOM as u64 / 2, "{}", held());
+        // Rows that are here become longer.
+        for number in 0..100_000u32 {
+            warm.write(&put(&number.to_be_bytes(), &[8; 1000]), || Ok(())).unwrap();
+        }
+        assert!(held() <= ROOM as u64 && held() > ROOM as u64 / 2, "{}", held());
     }
 
     #[test]

@@ -90,6 +90,11 @@ impl<'a> Crew<'a> {
         Ok(all)
     }
 
+    /// Ctrl-C was pressed.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     /// What is asked for.
     pub fn plan(&self) -> &Plan {
         self.plan

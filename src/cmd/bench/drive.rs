@@ -66,8 +66,8 @@ struct Helper<'scope> {
 /// What a helper says: of which connection it is, and how the request ended.
 type Done = (usize, Result<()>);
 
-/// Does a part of a measurement with `clients`, one connection each, until it is over. Connections are opened before `pace`
-/// says when it begins.
+/// Does a part of a measurement with `clients`, one request of each under way, until it is over. Connections are opened before
+/// `pace` says when it begins, unless one cannot be: then its request tries again.
 pub fn drive<'a>(
     crew: &Crew<'_>,
     clients: &[Client],
@@ -79,11 +79,11 @@ pub fn drive<'a>(
     std::thread::scope(|scope| {
         let seat = |(number, client)| {
             let watch = move |stream: &TcpStream| bell.watch(stream, number);
-            let mut lane = Lane::new(client, watch);
-            lane.open(crew.plan().key(0).as_bytes());
+            let lane = Lane::new(client, watch);
             Seat { client, lane, job: None, helper: None, helped: false }
         };
-        let seats = (0..).zip(clients).map(seat).collect();
+        let mut seats: Vec<Seat<'_, '_>> = (0..).zip(clients).map(seat).collect();
+        let _ = seats.iter_mut().all(|seat| !crew.is_stopped() && seat.lane.open());
         let mut pace = pace();
         let mut drive = Drive {
             crew,

@@ -22,6 +22,7 @@ use super::options::ClientArgs;
 use super::{output, parse, signals};
 use crate::client::MAX_HELD;
 use crate::error::{Error, Kind, Result};
+use crate::server::raise_open_files;
 use crew::Crew;
 use plan::{MOST_IN_BATCH, Plan};
 use std::sync::atomic::Ordering;
@@ -36,7 +37,7 @@ const MOST_BYTES: usize = 1 << 30;
 /// from when a request was due until its answer was here whole.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Connections at once, each with one request under way
+    /// Connections at once to each group, and requests under way
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=2000))]
     connections: u16,
     /// How long to measure
@@ -78,6 +79,8 @@ impl Args {
     /// Measures, and prints what was seen.
     pub fn run(self) -> Result<()> {
         let plan = self.plan()?;
+        // Each connection is one to each group.
+        raise_open_files();
         let client = self.client.client_of_many(usize::from(self.connections))?;
         let cluster = client.cluster()?;
         let stop = signals::watch()?;
