@@ -7,7 +7,7 @@ SECONDS ?= 600
 TORTURE_MINUTES ?= 15
 DATA = $${XDG_DATA_HOME:-$$HOME/.local/share}/catstore
 
-.PHONY: help demo test check fix build install uninstall simulate fuzz bench bench-limits bench-endurance bench-groups bench-failover bench-moves bench-files torture million setup deny
+.PHONY: help demo test check fix build trained install uninstall simulate fuzz bench bench-limits bench-endurance bench-groups bench-failover bench-moves bench-files torture million setup deny
 
 help:
 	@echo 'make demo             a master and a worker to play with, until Ctrl-C'
@@ -15,13 +15,14 @@ help:
 	@echo 'make check            formatting, lints, documentation, arrows, licences; changes nothing'
 	@echo 'make fix              formats, and applies what clippy can mend'
 	@echo 'make build            the release binary, target/release/catstore'
-	@echo 'make install          into PREFIX=$(PREFIX)/bin'
+	@echo 'make trained          the faster one, built by what a load shows about it; a quarter of an hour'
+	@echo 'make install          into PREFIX=$(PREFIX)/bin; with TRAINED=1 the faster one'
 	@echo 'make uninstall        takes it out again; leaves the data and says where it is'
 	@echo 'make simulate         the simulation with SEEDS=$(SEEDS) new seeds; SEED=N replays one'
 	@echo 'make torture          kills, stops and cuts by chance for TORTURE_MINUTES=$(TORTURE_MINUTES), on processes'
 	@echo 'make million          lists and kills while half of a million keys move'
 	@echo 'make fuzz             each fuzz target for SECONDS=$(SECONDS)'
-	@echo 'make bench            measures against Redis and etcd, draws curves, writes docs/benchmarks.md; 20 minutes'
+	@echo 'make bench            measures the trained one against Redis and etcd, draws curves, writes docs/benchmarks.md; 20 minutes'
 	@echo 'make bench-limits     batches, tails, 10,000 connections, ten million keys'
 	@echo 'make bench-endurance  half an hour of reads and writes at full speed'
 	@echo 'make bench-groups     those of groups: writes against etcd, a clone under load'
@@ -63,10 +64,15 @@ fix: setup
 build: setup
 	$(CARGO) build --locked --release
 
-install: build
+trained: setup
+	@scripts/trained build --locked --release
+	@install -m 755 target/trained/*-*/release/catstore target/trained/catstore
+	@echo 'built target/trained/catstore'
+
+install: $(if $(TRAINED),trained,build)
 	@mkdir -p '$(DESTDIR)$(PREFIX)/bin'
 	@target="$$($(CARGO) metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')"; \
-	install -m 755 "$$target/release/catstore" '$(DESTDIR)$(PREFIX)/bin/catstore'
+	install -m 755 $(if $(TRAINED),target/trained/catstore,"$$target/release/catstore") '$(DESTDIR)$(PREFIX)/bin/catstore'
 	@echo 'installed $(DESTDIR)$(PREFIX)/bin/catstore'
 	@case ":$$PATH:" in *:'$(PREFIX)/bin':*) ;; *) echo 'note: $(PREFIX)/bin is not on your PATH' ;; esac
 
@@ -97,27 +103,27 @@ fuzz: setup
 # The figures go into docs/benchmarks.md; `cargo bench` by itself only prints them.
 bench: setup
 	@scripts/setup bench
-	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench http
-	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench curves
+	CATSTORE_BENCH_WRITE=1 scripts/trained bench --locked --bench http
+	CATSTORE_BENCH_WRITE=1 scripts/trained bench --locked --bench curves
 
 bench-limits: setup
 	@scripts/setup bench
-	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench limits
+	CATSTORE_BENCH_WRITE=1 scripts/trained bench --locked --bench limits
 
 bench-endurance: setup
 	@scripts/setup bench
-	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench limits -- endurance
+	CATSTORE_BENCH_WRITE=1 scripts/trained bench --locked --bench limits -- endurance
 
 bench-groups: setup
 	@scripts/setup bench
-	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench groups
+	CATSTORE_BENCH_WRITE=1 scripts/trained bench --locked --bench groups
 
 bench-moves: setup
-	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench moves
+	CATSTORE_BENCH_WRITE=1 scripts/trained bench --locked --bench moves
 
 bench-files: setup
 	@scripts/setup bench
-	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench files
+	CATSTORE_BENCH_WRITE=1 scripts/trained bench --locked --bench files
 
 bench-failover: setup
-	CATSTORE_BENCH_WRITE=1 $(CARGO) bench --locked --bench failover
+	CATSTORE_BENCH_WRITE=1 scripts/trained bench --locked --bench failover

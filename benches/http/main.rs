@@ -8,12 +8,15 @@
 //!
 //! `CATSTORE_BENCH_ROUNDS` (5), `CATSTORE_BENCH_SECONDS` (5), `CATSTORE_BENCH_KEYS` (100000) and
 //! `CATSTORE_BENCH_MANY` (1000000) change the measure; figures are only comparable at the defaults.
+//!
+//! `cargo bench --bench http -- train` measures nothing: it is what the release binary is trained by.
 
 mod hello;
 mod memory;
 mod report;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod train;
 
 use report::Report;
 use shared::cluster::Cluster;
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     shared::ended(match arguments.get(1).map(String::as_str) {
         Some("hello") => hello::serve(&arguments[2..]),
         _ if !shared::asked("http") => Ok(()),
+        Some("train") => train::run(),
         _ => run(),
     })
 }

@@ -23,25 +23,43 @@ pub struct Cluster {
     pub master: Node,
     pub worker: Node,
     folder: PathBuf,
+    /// Of the worker.
+    options: Vec<String>,
 }
 
 impl Cluster {
     pub fn start(folder: &Path) -> Result<Cluster> {
+        Cluster::with(folder, &[])
+    }
+
+    /// The same with options for the worker.
+    pub fn with(folder: &Path, options: &[&str]) -> Result<Cluster> {
         fs::create_dir_all(folder)?;
         let port = free_port()?;
         let master = Node::start("master", port, &[port.to_string()], folder)?;
         master.wait_ready(Duration::from_secs(20))?;
-        let worker = start_worker(folder, free_port()?, master.port)?;
+        let worker = start_worker(folder, free_port()?, master.port, options)?;
         worker.wait_ready(Duration::from_secs(20))?;
-        Ok(Cluster { master, worker, folder: folder.to_owned() })
+        let options = options.iter().map(|word| (*word).to_owned()).collect();
+        Ok(Cluster { master, worker, folder: folder.to_owned(), options })
     }
 
     /// Stops the worker and starts it again on its folder; the time from its start to its first answer.
     pub fn restart_worker(&mut self) -> Result<Duration> {
         self.worker.stop()?;
         let started = Instant::now();
-        self.worker = start_worker(&self.folder, self.worker.port, self.master.port)?;
+        let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
+        self.worker = start_worker(&self.folder, self.worker.port, self.master.port, &options)?;
         self.worker.wait_answer(started)
+    }
+
+    /// Starts one more worker in a folder of its own, and waits until it can serve.
+    pub fn join(&self, name: &str, options: &[&str]) -> Result<Node> {
+        let folder = self.folder.join(name);
+        fs::create_dir_all(&folder)?;
+        let node = start_worker(&folder, free_port()?, self.master.port, options)?;
+        node.wait_ready(Duration::from_secs(60))?;
+        Ok(node)
     }
 
     pub fn stop(mut self) -> Result<()> {
@@ -50,8 +68,10 @@ impl Cluster {
     }
 }
 
-fn start_worker(folder: &Path, port: u16, master: u16) -> Result<Node> {
-    Node::start("worker", port, &[port.to_string(), "--master".to_owned(), master.to_string()], folder)
+fn start_worker(folder: &Path, port: u16, master: u16, options: &[&str]) -> Result<Node> {
+    let mut words = vec![port.to_string(), "--master".to_owned(), master.to_string()];
+    words.extend(options.iter().map(|word| (*word).to_owned()));
+    Node::start("worker", port, &words, folder)
 }
 
 /// Starts a worker on a new folder; the time from its start to its first answer.
@@ -62,7 +82,7 @@ pub fn first_start(folder: &Path, number: usize) -> Result<Duration> {
     let mut master = Node::start("master", port, &[port.to_string()], &folder)?;
     master.wait_ready(Duration::from_secs(20))?;
     let started = Instant::now();
-    let mut worker = start_worker(&folder, free_port()?, port)?;
+    let mut worker = start_worker(&folder, free_port()?, port, &[])?;
     let time = worker.wait_answer(started)?;
     worker.stop()?;
     master.stop()?;

@@ -167,14 +167,17 @@ fn losses(figures: &[Figure]) -> String {
     }
 }
 
-/// Cores, processor and kernel, as far as /proc tells.
+/// Cores, processor and kernel, as far as /proc tells, and how this program was built.
 pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");
     let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(" of unknown kind");
     let model = model.trim_start_matches([' ', '\t', ':']).trim();
-    format!("{cores} cores ({model}), Linux {}", read("/proc/sys/kernel/osrelease").trim())
+    // What `scripts/trained` tells the compiler is told to whoever runs below it.
+    let trained = std::env::var("RUSTFLAGS").is_ok_and(|flags| flags.contains("-Cprofile-use"));
+    let built = if trained { "built by `scripts/trained`" } else { "not trained" };
+    format!("{cores} cores ({model}), Linux {}; {built}", read("/proc/sys/kernel/osrelease").trim())
 }
 
 /// The day, as UTC has it; figures without a day are worth little.

@@ -3,7 +3,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A problem document (RFC 9457) as every error of the HTTP interface carries it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +68,7 @@ pub struct BatchBody {
 
 /// One operation of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "op", rename_all = "lowercase", try_from = "Fields")]
 pub enum BatchOp {
     /// Stores a value.
     Put {
@@ -94,6 +97,46 @@ pub enum BatchOp {
     },
 }
 
+/// The fields of any operation. Read as an enum by its tag, each operation would be kept as a tree first: `op` may come last.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    op: Op,
+    key: JsonBytes,
+    value: Option<JsonBytes>,
+    content_type: Option<String>,
+    ttl: Option<String>,
+    version: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Op {
+    Put,
+    Delete,
+    Check,
+}
+
+impl TryFrom<Fields> for BatchOp {
+    type Error = String;
+
+    fn try_from(fields: Fields) -> Result<BatchOp, String> {
+        let Fields { op, key, value, content_type, ttl, version } = fields;
+        match (op, value, content_type, ttl, version) {
+            (Op::Put, Some(value), content_type, ttl, None) => {
+                Ok(BatchOp::Put { key, value, content_type, ttl })
+            }
+            (Op::Delete, None, None, None, None) => Ok(BatchOp::Delete { key }),
+            (Op::Check, None, None, None, Some(version)) => Ok(BatchOp::Check { key, version }),
+            (Op::Put, ..) => {
+                Err("a put has `key`, `value` and if it is wanted `content_type` and `ttl`".to_owned())
+            }
+            (Op::Delete, ..) => Err("a delete has `key`, and nothing else".to_owned()),
+            (Op::Check, ..) => Err("a check has `key` and `version`".to_owned()),
+        }
+    }
+}
+
 /// The answer of `POST /batch`: one item per operation, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchReply {
@@ -117,24 +160,37 @@ impl Serialize for JsonBytes {
 
 impl<'de> Deserialize<'de> for JsonBytes {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Text)
+    }
+}
+
+/// Bytes as they stand in JSON.
+struct Text;
+
+impl<'de> Visitor<'de> for Text {
+    type Value = JsonBytes;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a string or {\"base64\": …}")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<JsonBytes, E> {
+        Ok(JsonBytes(text.as_bytes().to_vec()))
+    }
+
+    fn visit_string<E: serde::de::Error>(self, text: String) -> Result<JsonBytes, E> {
+        Ok(JsonBytes(text.into_bytes()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<JsonBytes, A::Error> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Encoded {
             base64: String,
         }
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a string or {\"base64\": …}")]
-        enum Either {
-            Text(String),
-            Encoded(Encoded),
-        }
-        match Either::deserialize(deserializer)? {
-            Either::Text(text) => Ok(JsonBytes(text.into_bytes())),
-            Either::Encoded(encoded) => BASE64
-                .decode(encoded.base64)
-                .map(JsonBytes)
-                .map_err(|error| serde::de::Error::custom(format!("base64: {error}"))),
-        }
+        let encoded = Encoded::deserialize(MapAccessDeserializer::new(map))?;
+        let bytes = BASE64.decode(encoded.base64);
+        bytes.map(JsonBytes).map_err(|error| serde::de::Error::custom(format!("base64: {error}")))
     }
 }
 
@@ -150,6 +206,47 @@ mod tests {
         assert_eq!(json, "{\"base64\":\"/wA=\"}");
         assert_eq!(serde_json::from_str::<JsonBytes>(&json).unwrap(), raw);
         assert!(serde_json::from_str::<JsonBytes>("{\"base64\":\"*\"}").is_err());
-        assert!(serde_json::from_str::<JsonBytes>("7").is_err());
+        assert!(serde_json::from_str::<JsonBytes>("{\"base64\":\"/wA=\",\"more\":1}").is_err());
+        let escaped = serde_json::from_str::<JsonBytes>("\"c\\u0061t\"").unwrap();
+        assert_eq!(escaped.0, b"cat");
+        let number = serde_json::from_str::<JsonBytes>("7").unwrap_err().to_string();
+        assert!(number.contains("expected a string or {\"base64\": …}"), "{number}");
+    }
+
+    #[test]
+    fn operations_are_read_as_they_are_written_and_have_their_own_fields_only() {
+        let key = || JsonBytes(b"a".to_vec());
+        let put = |content_type: Option<&str>, ttl: Option<&str>| BatchOp::Put {
+            key: key(),
+            value: JsonBytes(vec![0xff]),
+            content_type: content_type.map(str::to_owned),
+            ttl: ttl.map(str::to_owned),
+        };
+        for op in [
+            put(None, None),
+            put(Some("text/plain"), Some("5s")),
+            BatchOp::Delete { key: key() },
+            BatchOp::Check { key: key(), version: 7 },
+        ] {
+            let text = serde_json::to_string(&op).unwrap();
+            assert_eq!(serde_json::from_str::<BatchOp>(&text).unwrap(), op, "{text}");
+        }
+        let last = r#"{"version":0,"key":"a","op":"check"}"#;
+        assert_eq!(serde_json::from_str::<BatchOp>(last).unwrap(), BatchOp::Check { key: key(), version: 0 });
+        for (text, why) in [
+            (r#"{"op":"put","key":"a"}"#, "a put has `key`, `value`"),
+            (r#"{"op":"put","key":"a","value":"b","version":1}"#, "a put has `key`, `value`"),
+            (r#"{"op":"delete","key":"a","value":"b"}"#, "a delete has `key`, and nothing else"),
+            (r#"{"op":"check","key":"a"}"#, "a check has `key` and `version`"),
+            (r#"{"op":"check","key":"a","version":1,"ttl":"5s"}"#, "a check has `key` and `version`"),
+            (r#"{"op":"get","key":"a"}"#, "unknown variant `get`, expected one of `put`, `delete`, `check`"),
+            (r#"{"op":"delete"}"#, "missing field `key`"),
+            (r#"{"key":"a"}"#, "missing field `op`"),
+            (r#"{"op":"delete","key":"a","key":"b"}"#, "duplicate field `key`"),
+            (r#"{"op":"delete","key":"a","extra":1}"#, "unknown field `extra`"),
+        ] {
+            let error = serde_json::from_str::<BatchOp>(text).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
     }
 }

@@ -3,15 +3,18 @@
 
 use super::machine::{DigestOrder, Effect};
 use crate::error::Result;
+use crate::store::hashed::ByHash;
 use crate::store::state::{Batch, State};
-use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::ops::ControlFlow;
 
 /// The rows as the commands of an entry have left them so far.
 pub struct Changes<'a> {
     state: &'a dyn State,
     batch: Batch,
-    newest: HashMap<Vec<u8>, usize>,
+    /// Where in the batch a row is, by the hash of its key; of rows with one hash the second is at the next number, and so on.
+    places: ByHash<usize>,
+    hash: RandomState,
     replace: Option<Batch>,
     digest: Option<DigestOrder>,
 }
@@ -19,7 +22,14 @@ pub struct Changes<'a> {
 impl<'a> Changes<'a> {
     /// No changes to `state` so far.
     pub fn new(state: &'a dyn State) -> Changes<'a> {
-        Changes { state, batch: Batch::default(), newest: HashMap::new(), replace: None, digest: None }
+        Changes {
+            state,
+            batch: Batch::default(),
+            places: ByHash::default(),
+            hash: RandomState::new(),
+            replace: None,
+            digest: None,
+        }
     }
 
     /// The rows before the entry.
@@ -29,9 +39,9 @@ impl<'a> Changes<'a> {
 
     /// The value of a row, as it is now.
     pub fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>> {
-        match self.newest.get(row) {
-            Some(position) => Ok(self.batch.changes[*position].1.clone()),
-            None => self.state.get(row),
+        match self.place(row) {
+            Ok(position) => Ok(self.batch.changes[position].1.clone()),
+            Err(_) => self.state.get(row),
         }
     }
 
@@ -47,7 +57,7 @@ impl<'a> Changes<'a> {
 
     /// Replaces every row by `rows`.
     pub fn replace(&mut self, rows: Batch) {
-        self.newest.clear();
+        self.places.clear();
         self.batch = Batch::default();
         self.replace = Some(rows);
     }
@@ -93,11 +103,24 @@ impl<'a> Changes<'a> {
             rows.changes.push((row, value));
             return;
         }
-        if let Some(position) = self.newest.get(&row) {
-            self.batch.changes[*position].1 = value;
-            return;
+        match self.place(&row) {
+            Ok(position) => self.batch.changes[position].1 = value,
+            Err(free) => {
+                self.places.insert(free, self.batch.changes.len());
+                self.batch.changes.push((row, value));
+            }
         }
-        self.newest.insert(row.clone(), self.batch.changes.len());
-        self.batch.changes.push((row, value));
+    }
+
+    /// Where in the batch the row is; for one that does not change so far, the number under which it would be found.
+    fn place(&self, row: &[u8]) -> Result<usize, u64> {
+        let mut number = self.hash.hash_one(row);
+        while let Some(&position) = self.places.get(&number) {
+            if self.batch.changes[position].0 == row {
+                return Ok(position);
+            }
+            number = number.wrapping_add(1);
+        }
+        Err(number)
     }
 }

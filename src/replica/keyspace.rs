@@ -469,7 +469,7 @@ impl Keyspace {
     ) -> u64 {
         let size = in_chunks.unwrap_or(put.value.len() as u64);
         if let Some(old) = old {
-            self.remove(changes, &put.key, &old);
+            self.retire(changes, &put.key, &old);
         }
         let counters = &mut self.counters;
         counters.version += 1;
@@ -497,6 +497,12 @@ impl Keyspace {
     }
 
     fn remove(&mut self, changes: &mut Changes<'_>, key: &[u8], old: &Meta) {
+        self.retire(changes, key, old);
+        changes.delete(keys::record(key));
+    }
+
+    /// Removes what a record has besides its own row, and no longer counts it.
+    fn retire(&mut self, changes: &mut Changes<'_>, key: &[u8], old: &Meta) {
         let bytes = key.len() as u64 + old.size;
         let expires = u64::from(old.expires.is_some());
         if self.moves.incoming.is_some() && self.moves.receives(slot(key)) {
@@ -517,7 +523,6 @@ impl Keyspace {
         if old.in_chunks {
             changes.delete(keys::chunked(key));
         }
-        changes.delete(keys::record(key));
     }
 }
 

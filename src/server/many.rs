@@ -1,4 +1,4 @@
-//! Requests for many keys: batches, and clearing a group. The parsing of batches can take milliseconds and runs on
+//! Requests for many keys: batches, and clearing a group. The parsing of long batches can take milliseconds and runs on
 //! threads of their own, so that reads of single keys do not wait behind it.
 
 use super::batch;
@@ -17,13 +17,20 @@ use actix_web::dev::Payload;
 use actix_web::{HttpResponse, web};
 use bytes::Bytes;
 
+/// A shorter batch is parsed sooner than another thread is woken up and heard of: 32 KiB take about a tenth of a millisecond.
+const PARSED_HERE: usize = 32 << 10;
+
 /// Several operations at once, within one slot.
 pub(crate) async fn batch(door: &Door, asked: &Asked<'_>, payload: &mut Payload) -> Result<HttpResponse> {
     let site = &door.site;
     let (_, id) = values::conditions(asked)?;
     let body = body::read(site, asked.request, payload, batch::BYTES, Kind::TooLarge).await?;
     let (lease, bytes) = (body.lease, body.bytes);
-    let (commands, bytes) = blocking(move || batch::parse(&bytes).map(|commands| (commands, bytes))).await?;
+    let (commands, bytes) = if bytes.len() <= PARSED_HERE {
+        (batch::parse(&bytes)?, bytes)
+    } else {
+        blocking(move || batch::parse(&bytes).map(|commands| (commands, bytes))).await?
+    };
     let slot = commands.first().map(|command| slots::slot(batch::key(command))).unwrap_or_default();
     let request = Request { id, command: Command::Batch(commands) };
     let write = Write { aim: Aim::Slot(slot), request, value: None, lease: Some(lease) };

@@ -43,6 +43,7 @@ mod failure_test;
 mod files;
 pub mod folder;
 pub mod generation;
+pub mod hashed;
 pub mod identity;
 pub mod inspect;
 pub mod install;

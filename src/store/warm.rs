@@ -7,15 +7,17 @@
 //! another number than before keeps what it read to itself. After a write that failed its rows stay blank, and nothing gets
 //! into its shards any more.
 //!
-//! The library (quick_cache) decides which rows stay. Where there is no room left, a row gets in only if it was asked for
-//! before, not too long ago: to bring one in and to throw another out costs as much as to read it, and where far more rows are
-//! read than there is room for, hardly one is read again in time.
+//! The library (quick_cache) decides which rows stay. While there is room, what is read or written gets in. Where there is none
+//! left, a row gets in only by being read, and only if it was asked for before, not too long ago: to bring one in and to throw
+//! another out costs as much as to read it, and where far more rows are read than there is room for, hardly one is read again in
+//! time.
 
+use super::hashed::Same;
 use super::state::Batch;
 use crate::error::Result;
 use quick_cache::Weighter;
 use quick_cache::unsync::{Cache, DefaultLifecycle};
-use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher as _, BuildHasherDefault, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Readers of different shards do not wait for each other.
@@ -88,26 +90,6 @@ impl Weighter<u64, Held> for Weight {
     }
 }
 
-/// Hashes what is a hash already.
-#[derive(Default)]
-struct Same(u64);
-
-impl Hasher for Same {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 impl Shard {
     /// For rows of about so many bytes in all.
     fn new(bytes: u64) -> Shard {
@@ -148,9 +130,20 @@ impl Shard {
         }
     }
 
+    /// What was written of a row that is not here: it gets in where there is room. One without a value is there to be scanned.
+    fn add(&mut self, hash: u64, row: &[u8], value: &[u8]) {
+        if !value.is_empty() && fits(row, value) && self.has_room(row.len() + value.len()) {
+            self.rows.insert(hash, Held::new(row, value));
+        }
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.rows.weight() + bytes as u64 + OVERHEAD <= self.rows.capacity()
+    }
+
     /// Whether there is room for the row, or it was asked for before.
     fn admits(&mut self, hash: u64, bytes: usize) -> bool {
-        if self.rows.weight() + bytes as u64 + OVERHEAD <= self.rows.capacity() {
+        if self.has_room(bytes) {
             return true;
         }
         let place = hash as usize & (self.asked.len() - 1);
@@ -201,35 +194,52 @@ impl Warm {
 
     /// Has `write` change the rows of the batch. Errors: those of `write`.
     pub fn write(&self, batch: &Batch, write: impl FnOnce() -> Result<()>) -> Result<()> {
-        let places: Vec<(u64, usize)> = batch.changes.iter().map(|(row, _)| self.place(row)).collect();
-        let of = |shard: usize| places.iter().enumerate().filter(move |(_, place)| place.1 == shard);
-        let used = (0..SHARDS).filter(|shard| of(*shard).next().is_some());
-        let mut was_here = vec![false; places.len()];
-        let begun: Vec<(usize, Option<u64>)> = used
-            .map(|number| {
-                let mut shard = self.shard(number);
-                let alone = shard.writers == 0;
-                shard.writers += 1;
-                shard.writes += 1;
-                for (at, (hash, _)) in of(number) {
-                    was_here[at] = shard.blank(*hash, &batch.changes[at].0);
-                }
-                (number, alone.then_some(shard.writes))
-            })
-            .collect();
+        let mut places: Vec<Place> = Vec::with_capacity(batch.changes.len());
+        places.extend(batch.changes.iter().enumerate().map(|(at, (row, _))| {
+            let (hash, shard) = self.place(row);
+            Place { shard, at, hash, was_here: false }
+        }));
+        // Those of a shard together, and as they stand in the batch.
+        places.sort_unstable_by_key(|place| (place.shard, place.at));
+        let mut begun = Vec::with_capacity(SHARDS);
+        for places in places.chunk_by_mut(|one, next| one.shard == next.shard) {
+            let mut shard = self.shard(places[0].shard);
+            let alone = shard.writers == 0;
+            shard.writers += 1;
+            shard.writes += 1;
+            for place in places {
+                place.was_here = shard.blank(place.hash, &batch.changes[place.at].0);
+            }
+            begun.push(alone.then_some(shard.writes));
+        }
         write()?;
-        for (number, writes) in begun {
-            let mut shard = self.shard(number);
+        for (places, writes) in places.chunk_by(|one, next| one.shard == next.shard).zip(begun) {
+            let mut shard = self.shard(places[0].shard);
             shard.writers -= 1;
             // Of writes at the same time it is not known which of them LevelDB did last.
-            let last = writes == Some(shard.writes);
-            for (at, (hash, _)) in of(number).filter(|(at, _)| last && was_here[*at]) {
-                let (row, value) = &batch.changes[at];
-                shard.set(*hash, row, value.as_ref());
+            if writes != Some(shard.writes) {
+                continue;
+            }
+            for place in places {
+                let (row, value) = &batch.changes[place.at];
+                match value {
+                    _ if place.was_here => shard.set(place.hash, row, value.as_ref()),
+                    Some(value) => shard.add(place.hash, row, value),
+                    None => {}
+                }
             }
         }
         Ok(())
     }
+}
+
+/// Where a row of a batch belongs.
+struct Place {
+    shard: usize,
+    /// Which of the batch's changes it is.
+    at: usize,
+    hash: u64,
+    was_here: bool,
 }
 
 fn fits(row: &[u8], value: &[u8]) -> bool {
@@ -343,6 +353,27 @@ mod tests {
             warm.write(&put(&number.to_be_bytes(), &[8; 1000]), || Ok(())).unwrap();
         }
         assert!(held() <= ROOM as u64 && held() > ROOM as u64 / 2, "{}", held());
+    }
+
+    #[test]
+    fn what_was_written_is_here_while_there_is_room() {
+        let warm = Warm::new(ROOM);
+        let mut batch = put(b"A", b"1");
+        batch.put(b"index".to_vec(), Vec::new());
+        batch.put(b"B".to_vec(), b"2".to_vec());
+        batch.delete(b"B".to_vec());
+        warm.write(&batch, || Ok(())).unwrap();
+        assert_eq!(warm.get(b"A", never).unwrap().unwrap(), b"1");
+        for gone in [&b"index"[..], b"B"] {
+            assert_eq!(warm.get(gone, || Ok(None)).unwrap(), None);
+        }
+        for number in 0..100_000u32 {
+            warm.write(&put(&number.to_be_bytes(), &[7; 100]), || Ok(())).unwrap();
+        }
+        let held = || (0..SHARDS).map(|shard| warm.shard(shard).rows.weight()).sum::<u64>();
+        assert!(held() <= ROOM as u64 && held() > ROOM as u64 / 2, "{}", held());
+        assert_eq!(warm.get(b"A", never).unwrap().unwrap(), b"1", "writes push nothing out");
+        assert_eq!(warm.get(&99_999u32.to_be_bytes(), || Ok(None)).unwrap(), None, "and find no room");
     }
 
     #[test]
