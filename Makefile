@@ -66,13 +66,13 @@ build: setup
 
 trained: setup
 	@scripts/trained build --locked --release
-	@install -m 755 target/trained/*-*/release/catstore target/trained/catstore
+	@install -m 755 "target/trained/$$(rustc -vV | sed -n 's/^host: //p')/release/catstore" target/trained/catstore
 	@echo 'built target/trained/catstore'
 
-install: $(if $(TRAINED),trained,build)
+install: $(if $(filter 1,$(TRAINED)),trained,build)
 	@mkdir -p '$(DESTDIR)$(PREFIX)/bin'
 	@target="$$($(CARGO) metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')"; \
-	install -m 755 $(if $(TRAINED),target/trained/catstore,"$$target/release/catstore") '$(DESTDIR)$(PREFIX)/bin/catstore'
+	install -m 755 $(if $(filter 1,$(TRAINED)),target/trained/catstore,"$$target/release/catstore") '$(DESTDIR)$(PREFIX)/bin/catstore'
 	@echo 'installed $(DESTDIR)$(PREFIX)/bin/catstore'
 	@case ":$$PATH:" in *:'$(PREFIX)/bin':*) ;; *) echo 'note: $(PREFIX)/bin is not on your PATH' ;; esac
 

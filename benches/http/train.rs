@@ -6,16 +6,18 @@
 use crate::hello::Hello;
 use crate::shared::cluster::{Cluster, Node};
 use crate::shared::load::{Data, raw_get};
-use crate::shared::{CONNECTIONS, Result, VALUE, note, wrk};
+use crate::shared::{CONNECTIONS, Result, VALUE, leveldb, note, wrk};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Each load runs so long.
 const SECONDS: u64 = 5;
 const KEYS: &str = "50000";
 
 pub fn run() -> Result<()> {
+    wrk::present()?;
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let cluster = Cluster::start(folder.path())?;
     let master = cluster.master.address();
@@ -42,13 +44,9 @@ fn values(master: &str) -> Result<()> {
     Ok(())
 }
 
-/// The load of the other benchmarks, by wrk: another client's way to say the same, and the bare server, which is compared with
-/// what is built from this.
+/// The load of the other benchmarks, by wrk: another client's way to say the same. What catstore is compared with in this
+/// program, the bare server and LevelDB's writers, is trained too.
 fn others(cluster: &Cluster, folder: &Path) -> Result<()> {
-    if wrk::present().is_err() {
-        note("there is no wrk: catstore's own client has to do");
-        return Ok(());
-    }
     note("wrk");
     let data = Data::plain(50_000, VALUE);
     let worker = cluster.worker.address();
@@ -61,6 +59,7 @@ fn others(cluster: &Cluster, folder: &Path) -> Result<()> {
         wrk::run(script, address, CONNECTIONS, SECONDS)?;
     }
     wrk::run_absent(&absent, &worker, CONNECTIONS, SECONDS)?;
+    leveldb::synced_puts(&folder.join("group-commit"), &data, Duration::from_secs(SECONDS))?;
     hello.stop()
 }
 

@@ -21,11 +21,11 @@ pub fn measure(measure: &Measure, folder: &Path) -> Result<Vec<Figure>> {
     let mut large = Cluster::start(&folder.join("many"))?;
     let roomy = Cluster::with(&folder.join("roomy"), &["--cache", &room])?;
     few.load(&small.worker.address())?;
-    for cluster in [&large, &roomy] {
-        note(&format!("loading {} keys", many.keys));
-        many.load(&cluster.worker.address())?;
-    }
+    note(&format!("loading {} keys", many.keys));
+    many.load(&large.worker.address())?;
     let loaded = large.worker.resident()?;
+    note("and once more, into a worker that keeps them in memory");
+    many.load(&roomy.worker.address())?;
     let of_few = wrk::Script::get(&folder.join("few"), &few)?;
     let of_many = wrk::Script::get(&folder.join("many"), &many)?;
     let all = [(&of_few, &small), (&of_many, &large), (&of_many, &roomy)];
@@ -41,13 +41,13 @@ pub fn measure(measure: &Measure, folder: &Path) -> Result<Vec<Figure>> {
         }
     }
     let (used, used_roomy) = (large.worker.resident()?, roomy.worker.resident()?);
+    roomy.stop()?;
     let mut starts = Vec::new();
     for _ in 0..STARTS {
         starts.push(large.restart_worker()?.as_secs_f64());
     }
     small.stop()?;
     large.stop()?;
-    roomy.stop()?;
     let [of_few, of_many, of_roomy] = seen.map(|seen| rate(&seen));
     let name = |text: &str| format!("{} keys: {text}", many.keys);
     let reads = |how: &str, of_many: f64| {

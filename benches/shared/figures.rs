@@ -174,8 +174,7 @@ pub fn machine() -> String {
     let info = read("/proc/cpuinfo");
     let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(" of unknown kind");
     let model = model.trim_start_matches([' ', '\t', ':']).trim();
-    // What `scripts/trained` tells the compiler is told to whoever runs below it.
-    let trained = std::env::var("RUSTFLAGS").is_ok_and(|flags| flags.contains("-Cprofile-use"));
+    let trained = std::env::var("CATSTORE_BENCH_TRAINED").is_ok_and(|text| text == "1");
     let built = if trained { "built by `scripts/trained`" } else { "not trained" };
     format!("{cores} cores ({model}), Linux {}; {built}", read("/proc/sys/kernel/osrelease").trim())
 }
