@@ -103,10 +103,19 @@ pub enum BatchOp {
 struct Fields {
     op: Op,
     key: JsonBytes,
+    #[serde(default, deserialize_with = "not_null")]
     value: Option<JsonBytes>,
     content_type: Option<String>,
     ttl: Option<String>,
+    #[serde(default, deserialize_with = "not_null")]
     version: Option<u64>,
+}
+
+/// A field that may be absent, but not `null`.
+fn not_null<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -237,6 +246,9 @@ mod tests {
             (r#"{"op":"put","key":"a"}"#, "a put has `key`, `value`"),
             (r#"{"op":"put","key":"a","value":"b","version":1}"#, "a put has `key`, `value`"),
             (r#"{"op":"delete","key":"a","value":"b"}"#, "a delete has `key`, and nothing else"),
+            (r#"{"op":"put","key":"a","value":null}"#, "invalid type: null"),
+            (r#"{"op":"delete","key":"a","value":null}"#, "invalid type: null"),
+            (r#"{"op":"check","key":"a","version":null}"#, "invalid type: null"),
             (r#"{"op":"check","key":"a"}"#, "a check has `key` and `version`"),
             (r#"{"op":"check","key":"a","version":1,"ttl":"5s"}"#, "a check has `key` and `version`"),
             (r#"{"op":"get","key":"a"}"#, "unknown variant `get`, expected one of `put`, `delete`, `check`"),

@@ -124,3 +124,30 @@ impl<'a> Changes<'a> {
         Err(number)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::doubles::Disk;
+    use crate::store::state::Generations as _;
+    use raft::eraftpb::ConfState;
+
+    #[test]
+    fn of_rows_with_one_hash_each_has_its_own_place() {
+        let (_, generations) = Disk::new(1, ConfState::default(), &Batch::default()).open(false);
+        let state = generations.live();
+        let mut changes = Changes::new(&*state);
+        changes.put(b"A".to_vec(), b"1".to_vec());
+        // As if the hash of B were that of A, and the number behind it, too.
+        let number = changes.hash.hash_one(&b"B"[..]);
+        changes.places.extend([(number, 0), (number.wrapping_add(1), 0)]);
+        assert_eq!(changes.get(b"B").unwrap(), None);
+        changes.put(b"B".to_vec(), b"2".to_vec());
+        changes.put(b"B".to_vec(), b"3".to_vec());
+        changes.delete(b"A".to_vec());
+        assert_eq!(changes.get(b"B").unwrap().unwrap(), b"3");
+        assert_eq!(changes.get(b"A").unwrap(), None);
+        let rows: Vec<&[u8]> = changes.changed().iter().map(|(row, _)| &row[..]).collect();
+        assert_eq!(rows, [b"A", b"B"], "each is written once");
+    }
+}

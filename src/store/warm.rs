@@ -7,10 +7,10 @@
 //! another number than before keeps what it read to itself. After a write that failed its rows stay blank, and nothing gets
 //! into its shards any more.
 //!
-//! The library (quick_cache) decides which rows stay. While there is room, what is read or written gets in, if it is not long. Where there is none
-//! left, a row gets in only by being read, and only if it was asked for before, not too long ago: to bring one in and to throw
-//! another out costs as much as to read it, and where far more rows are read than there is room for, hardly one is read again in
-//! time.
+//! The library (quick_cache) decides which rows stay. While there is room, what is read or written gets in, if it is not long.
+//! Where there is none left, a row gets in only by being read, and only if it was asked for before, not too long ago: to bring
+//! one in and to throw another out costs as much as to read it, and where far more rows are read than there is room for, hardly
+//! one is read again in time.
 
 use super::hashed::Same;
 use super::state::Batch;
