@@ -97,7 +97,7 @@ pub fn drive<'a>(
             done,
         };
         drive.run(&mut pace, &tells)?;
-        drive.tally.behind = pace.behind();
+        drive.tally.behind = pace.behind(Instant::now());
         Ok(drive.tally)
     })
 }
@@ -122,7 +122,7 @@ impl<'env> Drive<'_, 'env> {
         let mut looked = Instant::now();
         loop {
             let next = self.begin(pace);
-            if pace.is_over() && self.free.len() == self.seats.len() {
+            if pace.is_over(Instant::now()) && self.free.len() == self.seats.len() {
                 return Ok(());
             }
             self.bell.wait(next, &mut events).map_err(nothing_to_wait_with)?;
@@ -147,7 +147,7 @@ impl<'env> Drive<'_, 'env> {
     /// Begins what is due, as long as a connection is free. When the next one is due, if it is not yet.
     fn begin(&mut self, pace: &mut Pace<'_>) -> Option<Instant> {
         while let Some(&number) = self.free.front() {
-            let due = match pace.next() {
+            let due = match pace.next(Instant::now()) {
                 Turn::Due(due) => due,
                 Turn::Later(due) => return Some(due),
                 Turn::Over => return None,
