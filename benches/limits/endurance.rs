@@ -16,6 +16,9 @@ const FILL: Duration = Duration::from_secs(5);
 /// The first and the last so many parts of the time are compared: five minutes of thirty.
 const PARTS: u32 = 6;
 
+/// What the load is.
+const LOAD: &str = "half linearizable reads, half writes synced before the answer";
+
 /// What was seen at one look.
 #[derive(Clone, Copy)]
 struct Look {
@@ -25,9 +28,27 @@ struct Look {
     memory: (f64, f64),
 }
 
+/// So long the same load is put on a new store, before and after.
+const CONTROL: Duration = Duration::from_secs(60);
+
 pub fn measure(measure: &Measure, folder: &Path) -> Result<Vec<Figure>> {
-    let cluster = Cluster::start(folder)?;
     let time = Duration::from_secs(60 * measure.minutes as u64);
+    let (before, _) = run(measure, &folder.join("before"), CONTROL)?;
+    let (looks, longest) = run(measure, &folder.join("long"), time)?;
+    let (after, _) = run(measure, &folder.join("after"), CONTROL)?;
+    let speed = |looks: &[Look]| speed(looks, Duration::ZERO, CONTROL);
+    let (before, after) = (speed(&before)?, speed(&after)?);
+    let mut figures = figures(&looks, time, longest)?;
+    let name = format!("a new store, {} s: throughput after this / before it", CONTROL.as_secs());
+    let control = Figure::ratio(&name, LOAD, after / before, 0.0).without_target();
+    figures.push(control.with(&format!("{after:.0} / {before:.0} a second: what the machine does")));
+    Ok(figures)
+}
+
+/// The load for so long: what was seen, and the longest write.
+fn run(measure: &Measure, folder: &Path, time: Duration) -> Result<(Vec<Look>, f64)> {
+    note(&format!("{} s of reads and writes", time.as_secs()));
+    let cluster = Cluster::start(folder)?;
     let load = Load {
         address: cluster.master.address(),
         reads: 50,
@@ -41,7 +62,7 @@ pub fn measure(measure: &Measure, folder: &Path) -> Result<Vec<Figure>> {
     let looks = watch(&cluster.worker, time)?;
     let (_, writes) = bench.finish()?;
     cluster.stop()?;
-    figures(&looks, time, writes.longest)
+    Ok((looks, writes.longest))
 }
 
 /// Looks at the worker until the time is over.
@@ -61,23 +82,27 @@ fn watch(worker: &Node, time: Duration) -> Result<Vec<Look>> {
     }
 }
 
+/// The look that is nearest to this time.
+fn nearest(looks: &[Look], at: Duration) -> Result<Look> {
+    Ok(*looks.iter().min_by_key(|look| look.at.abs_diff(at)).ok_or("it was never looked at")?)
+}
+
+/// Requests a second between two times.
+fn speed(looks: &[Look], from: Duration, to: Duration) -> Result<f64> {
+    let (from, to) = (nearest(looks, from)?, nearest(looks, to)?);
+    Ok((to.requests - from.requests) / (to.at - from.at).as_secs_f64())
+}
+
 fn figures(looks: &[Look], time: Duration, longest: f64) -> Result<Vec<Figure>> {
     let part = time / PARTS;
-    let nearest =
-        |at: Duration| looks.iter().min_by_key(|look| look.at.abs_diff(at)).ok_or("it was never looked at");
-    let speed = |from: Duration, to: Duration| -> Result<f64> {
-        let (from, to) = (nearest(from)?, nearest(to)?);
-        Ok((to.requests - from.requests) / (to.at - from.at).as_secs_f64())
-    };
-    let (first, last) = (speed(Duration::ZERO, part)?, speed(time - part, time)?);
-    let durability = "half linearizable reads, half writes synced before the answer";
+    let (first, last) = (speed(looks, Duration::ZERO, part)?, speed(looks, time - part, time)?);
     let name = format!("throughput of the last {} s / of the first", part.as_secs());
     let mut figures = vec![
-        Figure::ratio(&name, durability, last / first, 0.9).with(&format!("{last:.0} / {first:.0} a second")),
+        Figure::ratio(&name, LOAD, last / first, 0.9).with(&format!("{last:.0} / {first:.0} a second")),
         Figure::under("the longest write", "synced before the answer", longest, "ms", 500.0),
     ];
     for (name, at) in [("at the start", Duration::ZERO), ("in the middle", time / 2), ("at the end", time)] {
-        let (all, own) = nearest(at)?.memory;
+        let (all, own) = nearest(looks, at)?.memory;
         let figure =
             Figure::under(&format!("memory of the worker {name}"), "", all, "MiB", 0.0).without_target();
         figures.push(figure.with(&format!("{own:.0} without files")));

@@ -7,50 +7,41 @@ use crate::shared::load::Data;
 use crate::shared::{CONNECTIONS, Result, VALUE, note, wrk};
 use std::path::Path;
 
-/// `worker --cache` by default, in MiB.
-const CACHE: usize = 64;
-/// A `--cache` that holds every row, in MiB.
-const ROOM: usize = 3 << 10;
+/// A `--cache` in which there is no room for all rows, in MiB.
+const LITTLE: usize = 64;
+/// `worker --cache` by default: this part of the machine's memory.
+const PART: usize = 8;
 /// Starts that are timed; the median counts.
 const STARTS: usize = 3;
 
 pub fn measure(measure: &Measure, folder: &Path) -> Result<Vec<Figure>> {
     let (few, many) = (Data::tagged(measure.keys, VALUE), Data::tagged(measure.huge, VALUE));
-    let room = format!("{ROOM}MiB");
-    let small = Cluster::start(&folder.join("few"))?;
-    let mut large = Cluster::start(&folder.join("many"))?;
-    let roomy = Cluster::with(&folder.join("roomy"), &["--cache", &room])?;
-    few.load(&small.worker.address())?;
+    let mut pair = Pair {
+        small: Cluster::start(&folder.join("few"))?,
+        large: Cluster::start(&folder.join("many"))?,
+        of_few: wrk::Script::get(&folder.join("few"), &few)?,
+        of_many: wrk::Script::get(&folder.join("many"), &many)?,
+    };
+    few.load(&pair.small.worker.address())?;
     note(&format!("loading {} keys", many.keys));
-    many.load(&large.worker.address())?;
-    let loaded = large.worker.resident()?;
-    note("and once more, into a worker that keeps them in memory");
-    many.load(&roomy.worker.address())?;
-    let of_few = wrk::Script::get(&folder.join("few"), &few)?;
-    let of_many = wrk::Script::get(&folder.join("many"), &many)?;
-    let all = [(&of_few, &small), (&of_many, &large), (&of_many, &roomy)];
-    let mut seen = [Vec::new(), Vec::new(), Vec::new()];
-    for round in 0..=measure.rounds {
-        note(&format!("round {round} of {}", measure.rounds));
-        for (seen, (script, cluster)) in seen.iter_mut().zip(all) {
-            let one = wrk::run(script, &cluster.worker.address(), CONNECTIONS, measure.seconds)?;
-            // Round 0 fills caches; it is not counted.
-            if round > 0 {
-                seen.push(one);
-            }
-        }
-    }
-    let (used, used_roomy) = (large.worker.resident()?, roomy.worker.resident()?);
-    roomy.stop()?;
+    many.load(&pair.large.worker.address())?;
+    let loaded = pair.large.worker.resident()?;
     let mut starts = Vec::new();
     for _ in 0..STARTS {
-        starts.push(large.restart_worker()?.as_secs_f64());
+        starts.push(pair.large.restart_worker()?.as_secs_f64());
     }
-    small.stop()?;
-    large.stop()?;
-    let [of_few, of_many, of_roomy] = seen.map(|seen| rate(&seen));
+    note("reading each of them once");
+    wrk::read_each(&folder.join("many"), &many, &pair.large.worker.address())?;
+    let (by_default, used) = (pair.compare(measure)?, pair.large.worker.resident()?);
+    let little = format!("{LITTLE}MiB");
+    note(&format!("and with --cache {little}"));
+    pair.large.set_options(&["--cache", &little]);
+    pair.large.restart_worker()?;
+    let (with_little, used_little) = (pair.compare(measure)?, pair.large.worker.resident()?);
+    pair.small.stop()?;
+    pair.large.stop()?;
     let name = |text: &str| format!("{} keys: {text}", many.keys);
-    let reads = |how: &str, of_many: f64| {
+    let reads = |how: &str, (of_many, of_few): (f64, f64)| {
         let name = name(&format!("`GET`{how} / `GET` with {} keys", few.keys));
         let figure = Figure::ratio(&name, "linearizable reads", of_many / of_few, 0.7);
         figure.with(&format!("{of_many:.0} / {of_few:.0} a second"))
@@ -59,13 +50,53 @@ pub fn measure(measure: &Measure, folder: &Path) -> Result<Vec<Figure>> {
         let figure = Figure::under(&name(text), "", all, "MiB", cache as f64 + 200.0);
         figure.with(&format!("{own:.0} without files"))
     };
-    let with_room = format!(" of a worker with `--cache {room}`");
+    let (cache, with) = (memory_of_machine()? / PART, format!(" of a worker with `--cache {little}`"));
+    let warm = ", each read once before";
     Ok(vec![
-        reads("", of_many),
-        reads(&with_room, of_roomy),
-        memory("memory of the worker, just loaded", loaded, CACHE),
-        memory("memory of the worker, after the reads", used, CACHE),
-        memory(&format!("memory{with_room}, after the reads"), used_roomy, ROOM),
+        reads(warm, by_default),
+        reads(&with, with_little),
+        memory(
+            &format!("memory of the worker, just loaded (`--cache` by default: {cache} MiB)"),
+            loaded,
+            cache,
+        ),
+        memory("memory of the worker, after the reads", used, cache),
+        memory(&format!("memory{with}, after the reads"), used_little, LITTLE),
         Figure::under(&name("start to first answer"), "linearizable read", median(starts), "s", 3.0),
     ])
+}
+
+/// A cluster with few keys, and one with very many.
+struct Pair {
+    small: Cluster,
+    large: Cluster,
+    of_few: wrk::Script,
+    of_many: wrk::Script,
+}
+
+impl Pair {
+    /// `GET` a second of many keys, and of few, in rounds by turns.
+    fn compare(&self, measure: &Measure) -> Result<(f64, f64)> {
+        let (mut of_many, mut of_few) = (Vec::new(), Vec::new());
+        for round in 0..=measure.rounds {
+            note(&format!("round {round} of {}", measure.rounds));
+            let run = |script, cluster: &Cluster| {
+                wrk::run(script, &cluster.worker.address(), CONNECTIONS, measure.seconds)
+            };
+            let (few, many) = (run(&self.of_few, &self.small)?, run(&self.of_many, &self.large)?);
+            // Round 0 fills caches; it is not counted.
+            if round > 0 {
+                of_few.push(few);
+                of_many.push(many);
+            }
+        }
+        Ok((rate(&of_many), rate(&of_few)))
+    }
+}
+
+/// In MiB.
+fn memory_of_machine() -> Result<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let kilobytes = text.split_whitespace().nth(1).ok_or("/proc/meminfo is empty")?;
+    Ok(kilobytes.parse::<usize>()? >> 10)
 }

@@ -10,14 +10,16 @@ use std::path::Path;
 
 /// Bytes of each value.
 const SIZE: usize = 1 << 10;
-/// Keys whose values fit into the cache of 64 MiB.
+/// The worker's `--cache`, in MiB.
+const CACHE: usize = 64;
+/// Keys whose values fit into the cache.
 const FEW: usize = 10_000;
 /// Values that are five times the cache.
-const MANY: usize = 5 * (64 << 20) / SIZE;
+const MANY: usize = 5 * (CACHE << 20) / SIZE;
 
 pub fn measure(measure: &Measure, folder: &Path) -> Result<Vec<Figure>> {
     let (few, many) = (Data::tagged(FEW, SIZE), Data::tagged(MANY, SIZE));
-    let cluster = Cluster::start(folder)?;
+    let cluster = Cluster::with(folder, &["--cache", &format!("{CACHE}MiB")])?;
     let address = cluster.worker.address();
     note(&format!("loading {MANY} values of {SIZE} bytes"));
     many.load(&address)?;

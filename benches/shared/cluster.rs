@@ -53,6 +53,11 @@ impl Cluster {
         self.worker.wait_answer(started)
     }
 
+    /// Options for the worker from its next start on.
+    pub fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|word| (*word).to_owned()).collect();
+    }
+
     /// Starts one more worker in a folder of its own, and waits until it can serve.
     pub fn join(&self, name: &str, options: &[&str]) -> Result<Node> {
         let folder = self.folder.join(name);

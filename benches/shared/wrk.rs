@@ -1,7 +1,7 @@
 //! wrk: its scripts, a run, and what it prints.
 
-use super::Result;
 use super::load::{self, Data};
+use super::{CONNECTIONS, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use std::fs;
@@ -108,12 +108,7 @@ impl Script {
     }
 
     fn write(path: PathBuf, data: &Data, method: &str, body: &str) -> Result<Script> {
-        let key = match data.names {
-            load::Names::Plain => "string.format('key-%06d', number)".to_owned(),
-            load::Names::Tagged => {
-                format!("string.format('%%7B%d%%7D-%07d', math.floor(number / {}), number)", load::BATCH)
-            }
-        };
+        let key = key(data);
         let script = format!(
             "{SEEDS}{CUT}function request()\n\
              \x20 if not head then cut(wrk.format('{method}', '/kv/KEY', nil, {body}), 'KEY') end\n\
@@ -124,6 +119,16 @@ impl Script {
         );
         fs::write(&path, script)?;
         Ok(Script { path })
+    }
+}
+
+/// The key with the number `number`, in Lua, as a path has it.
+fn key(data: &Data) -> String {
+    match data.names {
+        load::Names::Plain => "string.format('key-%06d', number)".to_owned(),
+        load::Names::Tagged => {
+            format!("string.format('%%7B%d%%7D-%07d', math.floor(number / {}), number)", load::BATCH)
+        }
     }
 }
 
@@ -142,6 +147,31 @@ pub fn run(script: &Script, address: &str, connections: usize, seconds: u64) -> 
         Some(line) => Err(format!("wrk at {address}: {}", line.trim()).into()),
         None => seen(&text),
     }
+}
+
+/// GET of nearly every key, in order: wrk stops by the clock, so that it is told anew every ten seconds where to go on. Errors:
+/// those of [`run`].
+pub fn read_each(folder: &Path, data: &Data, address: &str) -> Result<()> {
+    let (key, path) = (key(data), folder.join("each.lua"));
+    let mut from = 0;
+    while from < data.keys {
+        let script = format!(
+            "{SEEDS}{CUT}local at = -1\n\
+             function request()\n\
+             \x20 if not head then cut(wrk.format('GET', '/kv/KEY', nil, nil), 'KEY') end\n\
+             \x20 at = at + 1\n\
+             \x20 local number = ({from} + at * 2 + number - 1) % {}\n\
+             \x20 return head .. {key} .. tail\n\
+             end\n",
+            data.keys
+        );
+        fs::write(&path, script)?;
+        let seconds = 10;
+        let seen = run(&Script { path: path.clone() }, address, CONNECTIONS, seconds)?;
+        // One of the two threads may have come less far than the other.
+        from += (seen.per_second * seconds as f64 * 0.95) as usize;
+    }
+    Ok(())
 }
 
 /// The same where no answer may be 2xx.

@@ -34,6 +34,7 @@ pub mod put;
 pub mod put_file;
 pub mod rebalance;
 pub mod report;
+pub mod room;
 pub mod signals;
 pub mod status;
 pub mod text;

@@ -1,6 +1,6 @@
 //! Options that several subcommands share: where the cluster is, the token, and what every node is told.
 
-use super::{output, parse, text};
+use super::{output, parse, room, text};
 use crate::client::{Builder, Client, parse_address};
 use crate::error::{Error, Kind, Result};
 use crate::server::NodeOptions;
@@ -57,9 +57,9 @@ pub struct NodeArgs {
     /// HTTP threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub threads: Option<u16>,
-    /// Memory for what was read or written lately
-    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse::size)]
-    pub cache: usize,
+    /// Memory for what was read or written lately [default: an eighth of the machine's, at least 48 MiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse::size)]
+    pub cache: Option<usize>,
 }
 
 impl TokenArgs {
@@ -137,7 +137,7 @@ impl NodeArgs {
             token: self.token.read()?,
             insecure: self.insecure,
             threads: self.threads.map(usize::from),
-            cache: self.cache,
+            cache: self.cache.unwrap_or_else(room::for_rows),
         })
     }
 }

@@ -7,10 +7,11 @@
 //! another number than before keeps what it read to itself. After a write that failed its rows stay blank, and nothing gets
 //! into its shards any more.
 //!
-//! The library (quick_cache) decides which rows stay. While there is room, what is read or written gets in, if it is not long.
-//! Where there is none left, a row gets in only by being read, and only if it was asked for before, not too long ago: to bring
-//! one in and to throw another out costs as much as to read it, and where far more rows are read than there is room for, hardly
-//! one is read again in time.
+//! The library (quick_cache) decides which rows stay. While there is room, what is read gets in, if it is not long; what is only
+//! written as long as there is little ([`WRITTEN`]): who loads a store does not say by that what will be read. Where there is no
+//! room left, a row gets in only by being read, and only if it was asked for before, not too long ago: to bring one in and to
+//! throw another out costs as much as to read it, and where far more rows are read than there is room for, hardly one is read
+//! again in time.
 
 use super::hashed::Same;
 use super::state::Batch;
@@ -20,8 +21,11 @@ use quick_cache::unsync::{Cache, DefaultLifecycle};
 use std::hash::{BuildHasher as _, BuildHasherDefault, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Readers of different shards do not wait for each other.
-const SHARDS: usize = 16;
+/// Readers of different shards do not wait for each other. A shard's tables grow as it fills, while others wait for it: the more
+/// shards, the shorter.
+const SHARDS: usize = 64;
+/// Rows that were written and not read get in as long as those that are here take less than this, in bytes.
+const WRITTEN: u64 = 48 << 20;
 /// A longer row costs LevelDB little for its length, and would take the place of many.
 const LONGEST: usize = 4 << 10;
 /// Bytes of a row in memory besides key and value, about.
@@ -38,8 +42,10 @@ pub(super) struct Warm {
 struct Shard {
     /// By the hash of the row's key. Of two rows with one hash one can be here.
     rows: Cache<u64, Held, Weight, BuildHasherDefault<Same>>,
-    /// What was asked for and is not here: of rows with the same place, the last one's mark.
+    /// What was asked for and is not here: of rows with the same place, the last one's mark. Empty until there is no room.
     asked: Vec<u16>,
+    /// How many marks there are to be.
+    marks: usize,
     /// Writes that are under way, and those that failed.
     writers: usize,
     /// Writes so far.
@@ -96,7 +102,7 @@ impl Shard {
         let usual = (bytes / USUAL) as usize;
         let rows =
             Cache::with(usual, bytes, Weight, BuildHasherDefault::default(), DefaultLifecycle::default());
-        Shard { rows, asked: vec![0; (2 * usual).next_power_of_two()], writers: 0, writes: 0 }
+        Shard { rows, asked: Vec::new(), marks: (2 * usual).next_power_of_two(), writers: 0, writes: 0 }
     }
 
     /// The row's value, if it is here.
@@ -128,7 +134,9 @@ impl Shard {
                 }
             }
             Some(value)
-                if fits(row, value) && !value.is_empty() && self.has_room(row.len() + value.len()) =>
+                if fits(row, value)
+                    && !value.is_empty()
+                    && self.has_room(row.len() + value.len(), WRITTEN / SHARDS as u64) =>
             {
                 self.rows.insert(hash, Held::new(row, value));
             }
@@ -137,14 +145,18 @@ impl Shard {
         }
     }
 
-    fn has_room(&self, bytes: usize) -> bool {
-        self.rows.weight() + bytes as u64 + OVERHEAD <= self.rows.capacity()
+    /// Whether so many bytes more are no more than `most`, and than there is room for.
+    fn has_room(&self, bytes: usize, most: u64) -> bool {
+        self.rows.weight() + bytes as u64 + OVERHEAD <= self.rows.capacity().min(most)
     }
 
     /// Whether there is room for the row, or it was asked for before.
     fn admits(&mut self, hash: u64, bytes: usize) -> bool {
-        if self.has_room(bytes) {
+        if self.has_room(bytes, u64::MAX) {
             return true;
+        }
+        if self.asked.is_empty() {
+            self.asked = vec![0; self.marks];
         }
         let place = hash as usize & (self.asked.len() - 1);
         let mark = (hash >> 48) as u16;
@@ -370,6 +382,21 @@ mod tests {
         assert!(held() <= ROOM as u64 && held() > ROOM as u64 / 2, "{}", held());
         assert_eq!(warm.get(b"A", never).unwrap().unwrap(), b"1", "writes push nothing out");
         assert_eq!(warm.get(&99_999u32.to_be_bytes(), || Ok(None)).unwrap(), None, "and find no room");
+    }
+
+    #[test]
+    fn what_is_only_written_takes_little_of_much_room() {
+        let warm = Warm::new(4 * WRITTEN as usize);
+        let rows = 2 * WRITTEN as u32 / 4000;
+        let held = || (0..SHARDS).map(|shard| warm.shard(shard).rows.weight()).sum::<u64>();
+        for number in 0..rows {
+            warm.write(&put(&number.to_be_bytes(), &[7; 4000]), || Ok(())).unwrap();
+        }
+        assert!(held() <= WRITTEN && held() > WRITTEN / 2, "{}", held());
+        for number in 0..rows {
+            warm.get(&number.to_be_bytes(), || Ok(Some(vec![7; 4000]))).unwrap();
+        }
+        assert!(held() >= u64::from(rows) * 4000, "what is read finds room: {}", held());
     }
 
     #[test]
