@@ -10,9 +10,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
 
 const IDLE: usize = 9_000;
 const ACTIVE: usize = 1_000;
+/// In that time idle connections are closed, and tables compacted.
+const SETTLE: Duration = Duration::from_secs(2);
 /// Open files beside the idle connections.
 const SPARE: usize = 100;
 
@@ -23,15 +26,17 @@ pub fn measure(measure: &Measure, folder: &Path) -> Result<Vec<Figure>> {
     data.load(&address)?;
     let scripts = [wrk::Script::get(folder, &data)?, wrk::Script::put(folder, &data)?];
     let (mut few, mut many) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    for round in 1..=measure.rounds {
-        note(&format!("round {round} of {}", measure.rounds));
-        // Each beside what it is compared with: the machine drifts, and reads after writes meet compactions of these.
-        for (at, script) in scripts.iter().enumerate() {
+    // All reads, then all writes: a read behind writes would meet compactions of these.
+    for (at, script) in scripts.iter().enumerate() {
+        std::thread::sleep(SETTLE);
+        for round in 1..=measure.rounds {
+            note(&format!("round {round} of {}", measure.rounds));
             few[at].push(wrk::run(script, &address, CONNECTIONS, measure.seconds)?);
             let idle = Idle::open(&address)?;
             // wrk fails the run if a single answer is not 2xx, or a connection breaks.
             many[at].push(wrk::run(script, &address, ACTIVE, measure.seconds)?);
             idle.close()?;
+            std::thread::sleep(SETTLE);
         }
     }
     cluster.stop()?;

@@ -39,9 +39,9 @@ pub fn measure(measure: &Measure, folder: &Path) -> Result<Vec<Figure>> {
     let speed = |looks: &[Look]| speed(looks, Duration::ZERO, CONTROL);
     let (before, after) = (speed(&before)?, speed(&after)?);
     let mut figures = figures(&looks, time, longest)?;
-    let name = format!("a new store, {} s: throughput after this / before it", CONTROL.as_secs());
+    let name = format!("throughput of a new store for {} s, after this / before it", CONTROL.as_secs());
     let control = Figure::ratio(&name, LOAD, after / before, 0.0).without_target();
-    figures.push(control.with(&format!("{after:.0} / {before:.0} a second: what the machine does")));
+    figures.push(control.with(&format!("{after:.0} / {before:.0} a second, the same load")));
     Ok(figures)
 }
 

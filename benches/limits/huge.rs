@@ -9,8 +9,8 @@ use std::path::Path;
 
 /// A `--cache` in which there is no room for all rows, in MiB.
 const LITTLE: usize = 64;
-/// `worker --cache` by default: this part of the machine's memory.
-const PART: usize = 8;
+/// What rows that were only written may take, in MiB.
+const WRITTEN: usize = 48;
 /// Starts that are timed; the median counts.
 const STARTS: usize = 3;
 
@@ -50,16 +50,13 @@ pub fn measure(measure: &Measure, folder: &Path) -> Result<Vec<Figure>> {
         let figure = Figure::under(&name(text), "", all, "MiB", cache as f64 + 200.0);
         figure.with(&format!("{own:.0} without files"))
     };
-    let (cache, with) = (memory_of_machine()? / PART, format!(" of a worker with `--cache {little}`"));
-    let warm = ", each read once before";
+    let (cache, with) =
+        (catstore::cmd::room::for_rows() >> 20, format!(" of a worker with `--cache {little}`"));
+    let warm = format!(" with the default `--cache`, {cache} MiB here, nearly each key read once before");
     Ok(vec![
-        reads(warm, by_default),
+        reads(&warm, by_default),
         reads(&with, with_little),
-        memory(
-            &format!("memory of the worker, just loaded (`--cache` by default: {cache} MiB)"),
-            loaded,
-            cache,
-        ),
+        memory("memory of the worker, just loaded", loaded, WRITTEN),
         memory("memory of the worker, after the reads", used, cache),
         memory(&format!("memory{with}, after the reads"), used_little, LITTLE),
         Figure::under(&name("start to first answer"), "linearizable read", median(starts), "s", 3.0),
@@ -92,11 +89,4 @@ impl Pair {
         }
         Ok((rate(&of_many), rate(&of_few)))
     }
-}
-
-/// In MiB.
-fn memory_of_machine() -> Result<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    let kilobytes = text.split_whitespace().nth(1).ok_or("/proc/meminfo is empty")?;
-    Ok(kilobytes.parse::<usize>()? >> 10)
 }
