@@ -122,6 +122,61 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
 }
 
 #[test]
+fn small_values_fill_a_disk_and_the_store_lives() {
+    let home = Home::new();
+    let Some(disk) = SmallDisk::mount(home.path("disk"), "size=480m") else { return };
+    let master = home.master();
+    let launch = home.launch(
+        "worker",
+        common::free_port(),
+        &["--master", &master.port.to_string(), "--reserve", "192MiB"],
+    );
+    let mut worker = launch.data(&disk.place.join("worker")).serve();
+    // Below the limit above which a value goes into chunks: these go through memtables, tables and compactions.
+    let value = |number: usize| vec![b'a' + (number % 26) as u8; 60_000];
+    let key = |number: usize| kv(format!("{:04}", number * 7919 % 10_000));
+    let mut session = Session::new(worker.port);
+    let mut stored = 0;
+    loop {
+        let reply = session.ask("PUT", &key(stored), &[], Some(&value(stored)));
+        if reply.status == 507 {
+            break;
+        }
+        assert_eq!(reply.status, 201, "{}", reply.text());
+        stored += 1;
+        assert!(stored < 8000, "480 MB fit on a disk of less");
+    }
+    println!("{stored} values of 60,000 bytes fitted");
+    assert!(stored > 800, "only {stored} values fitted");
+    let kept = |worker: &Node, from: usize| {
+        let mut session = Session::new(worker.port);
+        for number in from..stored {
+            let reply = session.ask("GET", &key(number), &[], None).must_be(200);
+            assert!(reply.body == value(number), "{} came back changed", key(number));
+        }
+    };
+    kept(&worker, 0);
+    worker.kill();
+    worker.restart();
+    kept(&worker, 0);
+    // What is deleted makes room, though its tables have to be written anew for that.
+    let mut session = Session::new(worker.port);
+    for number in 0..stored / 2 {
+        session.ask("DELETE", &key(number), &[], None).must_be(204);
+    }
+    worker.get("/health").must_be(200);
+    kept(&worker, stored / 2);
+    worker.kill();
+    worker.restart();
+    kept(&worker, stored / 2);
+    worker.get("/clear/0").must_be(200);
+    within(Duration::from_secs(30), "clear made room", || {
+        let reply = worker.ask("PUT", &kv("A"), &[], Some(b"room again"));
+        matches!(reply.status, 200 | 201).then_some(())
+    });
+}
+
+#[test]
 fn a_read_only_folder_is_refused() {
     let home = Home::new();
     let master = home.master();

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const PICTURE: &[u8] = include_bytes!("../../examples/cat.jpg");
 /// A node is ready within this time.
 const START: Duration = Duration::from_secs(30);
+/// `--cache` of each worker: they share one machine, and there may be many.
+const CACHE: &str = "64MiB";
 /// The master hears of the workers' keys and votes within this time.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often the nodes are looked at while the demo is up.
@@ -68,6 +70,7 @@ impl Args {
             if index > 0 {
                 arguments.extend(["--clone", "0"].map(str::to_owned));
             }
+            arguments.extend(["--cache".to_owned(), CACHE.to_owned()]);
             arguments.extend(["--data".to_owned(), data]);
             if !start(&format!("worker {index}"), &arguments, folder, nodes, stop)? {
                 return Ok(());

@@ -57,7 +57,7 @@ pub struct NodeArgs {
     /// HTTP threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub threads: Option<u16>,
-    /// Memory for what was read or written lately [default: an eighth of the machine's, at least 48 MiB]
+    /// Memory for what was read or written lately [default: an eighth of the machine's or control group's, 48 MiB to 4 GiB]
     #[arg(long, value_name = "BYTES", value_parser = parse::size)]
     pub cache: Option<usize>,
 }

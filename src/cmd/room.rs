@@ -1,5 +1,5 @@
 //! How much memory rows may take where nobody says it: an eighth of what the machine has, or of what a control group leaves
-//! this process.
+//! this process, within limits.
 
 use std::fs;
 use std::path::Path;
@@ -8,6 +8,8 @@ use std::path::Path;
 const PART: u64 = 8;
 /// At least so much, in bytes.
 const LEAST: u64 = 48 << 20;
+/// At most so much. A node that is stopped gives all of it back row by row, and others wait for a table of rows that grows.
+const MOST: u64 = 4 << 30;
 
 /// Bytes for rows that were read or written lately.
 pub fn for_rows() -> usize {
@@ -20,7 +22,8 @@ pub fn for_rows() -> usize {
 /// The part of the least of these; where nothing is known, the least that rows get.
 fn part(machine: Option<u64>, limits: Vec<u64>) -> usize {
     let memory = machine.into_iter().chain(limits).min();
-    memory.map_or(LEAST, |memory| (memory / PART).max(LEAST)) as usize
+    let part = memory.map_or(LEAST, |memory| (memory / PART).clamp(LEAST, MOST));
+    usize::try_from(part).unwrap_or(usize::MAX)
 }
 
 /// The line `MemTotal` of `/proc/meminfo` (proc_meminfo(5)), in bytes.
@@ -30,23 +33,25 @@ fn total(meminfo: &str) -> Option<u64> {
 }
 
 /// What the control groups of `/proc/self/cgroup` (cgroups(7)) and those around them let this process have, in bytes: of version 2
-/// in `memory.max`, of version 1 in `memory.limit_in_bytes`. A container may see its own group as the outermost one.
+/// in `memory.max` and `memory.high`, of version 1 in `memory.limit_in_bytes`. A container may see its own group as the outermost one.
 fn limits(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Vec<u64> {
     let mut limits = Vec::new();
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
-        let (root, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
+        let (root, files): (_, &[&str]) = match controllers {
+            "" => ("/sys/fs/cgroup", &["memory.max", "memory.high"]),
             _ if controllers.split(',').any(|one| one == "memory") => {
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+                ("/sys/fs/cgroup/memory", &["memory.limit_in_bytes"])
             }
             _ => continue,
         };
         for group in Path::new(path.trim_start_matches('/')).ancestors() {
-            // A group without a limit says `max`.
-            let limit = read(&Path::new(root).join(group).join(file));
-            limits.extend(limit.and_then(|limit| limit.trim().parse::<u64>().ok()));
+            for file in files {
+                // A group without a limit says `max`.
+                let limit = read(&Path::new(root).join(group).join(file));
+                limits.extend(limit.and_then(|limit| limit.trim().parse::<u64>().ok()));
+            }
         }
     }
     limits
@@ -60,12 +65,13 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     #[test]
-    fn an_eighth_of_the_least_and_never_too_little() {
+    fn an_eighth_of_the_least_and_never_too_little_or_too_much() {
         assert_eq!(part(Some(24 * GIB), vec![]), 3 << 30);
         assert_eq!(part(Some(24 * GIB), vec![u64::MAX, 8 * GIB]), 1 << 30);
         assert_eq!(part(None, vec![8 * GIB]), 1 << 30);
         assert_eq!(part(Some(256 << 20), vec![]), 48 << 20);
         assert_eq!(part(None, vec![]), 48 << 20);
+        assert_eq!(part(Some(1024 * GIB), vec![]), 4 << 30);
     }
 
     #[test]
@@ -87,9 +93,10 @@ mod tests {
         };
         let second = [
             ("/sys/fs/cgroup/a.slice/b/memory.max", "max\n"),
+            ("/sys/fs/cgroup/a.slice/b/memory.high", "900\n"),
             ("/sys/fs/cgroup/a.slice/memory.max", "1000\n"),
         ];
-        assert_eq!(seen("0::/a.slice/b\n", &second), [1000]);
+        assert_eq!(seen("0::/a.slice/b\n", &second), [900, 1000]);
         assert_eq!(seen("0::/\n", &[("/sys/fs/cgroup/memory.max", "2000\n")]), [2000], "a container's own");
         let first = [
             ("/sys/fs/cgroup/memory/c/memory.limit_in_bytes", "3000\n"),

@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Kind, Result};
 
-/// Free bytes below which every command is refused, at most: a quarter of the reserve if that is less.
-const LAST_RESERVE: u64 = 16 << 20;
+/// Free bytes below which every command is refused, at most: a quarter of the reserve if that is less. What LevelDB's two
+/// memtables hold (`store/leveldb.rs`: 16 MiB each) is written to tables when a node that was killed starts again, and needs room.
+const LAST_RESERVE: u64 = 48 << 20;
 
 /// The free space of the disk as it was at the last tick. What was accepted since counts against it as often as it will
 /// be written: to the log, to LevelDB's own log, and to a table.

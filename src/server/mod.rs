@@ -133,8 +133,9 @@ pub fn run_worker(options: WorkerOptions) -> Result<()> {
     run::run(&node, site, ear, move |site, port| worker::start(site, &options, port))
 }
 
-/// Free bytes of its disk below which a master takes no changes.
-const MASTERS_RESERVE: u64 = 64 << 20;
+/// Free bytes of its disk below which a master takes no changes. A compaction of LevelDB writes four memtables and what they lie over
+/// before it removes them.
+const MASTERS_RESERVE: u64 = 192 << 20;
 
 fn replica_options(options: &NodeOptions, wire: &Arc<HttpWire>) -> Options {
     Options {

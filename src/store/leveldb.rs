@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once, OnceLock};
 
 /// What a memtable holds before it becomes a table, in bytes; there are two of them for a moment. The larger, the less often a
-/// row that is written again is written to tables and compacted, and the longer the disk is busy with one table. Measured: with
-/// 16 MiB a sixth to a fourth more batches than with 4, and as many single writes; with 32 MiB hardly more.
+/// row that is written again is written to tables and compacted, and the longer the disk is busy with one table. Measured
+/// (docs/benchmarks.md): with 16 MiB a sixth more batches than with 4, and as many single writes; with 32 MiB hardly more.
 const WRITE_BUFFER: usize = 16 << 20;
 /// Each read that rows in memory do not spare reads a block and checks its checksum, so that small blocks are read faster;
 /// the price is a larger index, in memory for each open table. Measured: no slower than 1 KiB, with half of the index.

@@ -7,8 +7,9 @@
 //! another number than before keeps what it read to itself. After a write that failed its rows stay blank, and nothing gets
 //! into its shards any more.
 //!
-//! The library (quick_cache) decides which rows stay. While there is room, what is read gets in, if it is not long; what is only
-//! written as long as there is little ([`WRITTEN`]): who loads a store does not say by that what will be read. Where there is no
+//! The library (quick_cache) decides which rows stay. While there is room, what is read gets in, if it is not long (to write a row
+//! that was there reads it first); a new row that is written, as long as there is little ([`WRITTEN`]): who loads a store does not
+//! say by that what will be read. Where there is no
 //! room left, a row gets in only by being read, and only if it was asked for before, not too long ago: to bring one in and to
 //! throw another out costs as much as to read it, and where far more rows are read than there is room for, hardly one is read
 //! again in time.
@@ -24,7 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Readers of different shards do not wait for each other. A shard's tables grow as it fills, while others wait for it: the more
 /// shards, the shorter.
 const SHARDS: usize = 64;
-/// Rows that were written and not read get in as long as those that are here take less than this, in bytes.
+/// New rows get in when they are written as long as all that are here take less than this, in bytes.
 const WRITTEN: u64 = 48 << 20;
 /// A longer row costs LevelDB little for its length, and would take the place of many.
 const LONGEST: usize = 4 << 10;
@@ -167,15 +168,20 @@ impl Shard {
 impl Warm {
     /// Rows of about so many bytes in all, what they take besides included.
     pub fn new(bytes: usize) -> Warm {
-        let shard = || Mutex::new(Shard::new((bytes / SHARDS) as u64));
-        Warm { shards: std::iter::repeat_with(shard).take(SHARDS).collect(), hash: RandomState::new() }
+        Warm::with(SHARDS, bytes / SHARDS)
+    }
+
+    /// Shards, a power of two, of so many bytes each.
+    fn with(shards: usize, bytes: usize) -> Warm {
+        let shard = || Mutex::new(Shard::new(bytes as u64));
+        Warm { shards: std::iter::repeat_with(shard).take(shards).collect(), hash: RandomState::new() }
     }
 
     /// The row's hash, and its shard.
     fn place(&self, row: &[u8]) -> (u64, usize) {
         let hash = self.hash.hash_one(row);
         // The places in a shard are of the lowest bits.
-        (hash, (hash >> 32) as usize % SHARDS)
+        (hash, (hash >> 32) as usize & (self.shards.len() - 1))
     }
 
     fn shard(&self, number: usize) -> MutexGuard<'_, Shard> {
@@ -471,7 +477,8 @@ mod tests {
         fn it_reads_as_what_is_below_it(
             steps in proptest::collection::vec((0u8..6, 0u8..6, any::<bool>()), 1..200)
         ) {
-            let warm = Warm::new(4 << 10);
+            // Two rows find room in each.
+            let warm = Warm::with(2, 256);
             let mut below: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
             for (number, (row, what, fails)) in steps.into_iter().enumerate() {
                 let row = vec![row];
