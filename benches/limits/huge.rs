@@ -30,7 +30,7 @@ pub fn measure(measure: &Measure, folder: &Path) -> Result<Vec<Figure>> {
     for _ in 0..STARTS {
         starts.push(pair.large.restart_worker()?.as_secs_f64());
     }
-    note("reading each of them once");
+    note("reading nearly each of them once");
     wrk::read_each(&folder.join("many"), &many, &pair.large.worker.address())?;
     let (by_default, used) = (pair.compare(measure)?, pair.large.worker.resident()?);
     let little = format!("{LITTLE}MiB");

@@ -169,7 +169,7 @@ pub fn read_each(folder: &Path, data: &Data, address: &str) -> Result<()> {
         let seconds = 10;
         let seen = run(&Script { path: path.clone() }, address, CONNECTIONS, seconds)?;
         // One of the two threads may have come less far than the other.
-        from += (seen.per_second * seconds as f64 * 0.95) as usize;
+        from += ((seen.per_second * seconds as f64 * 0.95) as usize).max(1);
     }
     Ok(())
 }

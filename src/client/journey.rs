@@ -152,9 +152,9 @@ impl<'a> Journey<'a> {
         self.tried.clear();
     }
 
-    /// Says what the request waits for, once it has waited for a while.
-    pub fn report(&mut self, error: &Error, situation: &Situation) {
-        if situation.elapsed < QUIET {
+    /// Says what the request waits for, if it will have waited for a while once `pause` is over.
+    pub fn report(&mut self, error: &Error, situation: &Situation, pause: Duration) {
+        if situation.elapsed + pause < QUIET {
             return;
         }
         let left = patience(error.kind(), situation).as_secs_f64().ceil();
@@ -214,5 +214,34 @@ impl Drop for Journey<'_> {
         if let (true, Some(Notice(tell))) = (self.noticed, self.notice) {
             tell(None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use ureq::http::Method;
+
+    #[test]
+    fn it_is_said_before_a_pause_that_makes_the_wait_a_long_one() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let list = told.clone();
+        let notice = Notice(Arc::new(move |text: Option<&str>| list.lock().unwrap().push(text.is_some())));
+        let mut journey =
+            Journey::new(Duration::from_secs(10), &Request::new(Method::GET, "/kv/A"), Some(&notice));
+        let nobody = Candidates::default();
+        let at = |milliseconds| Situation {
+            elapsed: Duration::from_millis(milliseconds),
+            ..Journey::new(Duration::from_secs(10), &Request::new(Method::GET, "/kv/A"), None)
+                .situation(&nobody)
+        };
+        let error = Error::new(Kind::NoMajority, "said no_majority");
+        journey.report(&error, &at(700), Duration::from_millis(200));
+        assert!(told.lock().unwrap().is_empty());
+        journey.report(&error, &at(700), Duration::from_millis(400));
+        assert_eq!(*told.lock().unwrap(), [true]);
+        drop(journey);
+        assert_eq!(*told.lock().unwrap(), [true, false], "and that the wait is over");
     }
 }

@@ -293,7 +293,8 @@ impl Client {
             if next == Next::GiveUp {
                 return Err(journey.last_word(failure));
             }
-            journey.report(&failure.error, &situation);
+            let pause = if let Next::Later(pause) = next { pause } else { Duration::ZERO };
+            journey.report(&failure.error, &situation, pause);
             match next {
                 Next::GiveUp | Next::Elsewhere => {}
                 Next::Reroute => {
