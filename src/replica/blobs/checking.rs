@@ -9,8 +9,8 @@ use crate::store::keys;
 use crate::store::record::Record;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// So many keys wait to be looked at; beyond, every value is.
@@ -207,7 +207,12 @@ impl Keeper {
         let _reading = self.reading();
         let Some(record) = self.record(key)? else { return Ok(()) };
         let Some(manifest) = record.manifest() else { return Ok(()) };
-        let looked = self.names(&manifest, &mut |names| self.fetch_all(names));
+        let mut lost = None;
+        let looked = self.names(&manifest, &mut |names| {
+            lost = self.fetch_all(names)?.or(lost.take());
+            Ok(())
+        });
+        let looked = looked.and_then(|()| lost.map_or(Ok(()), Err));
         match looked {
             // It may have been replaced meanwhile, and its chunks removed everywhere.
             Err(_) if self.record(key)?.is_none_or(|now| now.meta.version != record.meta.version) => Ok(()),
@@ -215,11 +220,20 @@ impl Keeper {
         }
     }
 
-    /// Pulls what is missing of these, several at once.
-    fn fetch_all(&self, names: &[Name]) -> Result<()> {
+    /// Pulls what is missing of these, several at once. One that nobody has keeps none of the others waiting: its error is what
+    /// is given back.
+    fn fetch_all(&self, names: &[Name]) -> Result<Option<Error>> {
         // From here on they stay as long as something refers to them, and no longer.
         let missing: Vec<&Name> = names.iter().filter(|name| !self.blobs.settle(name)).collect();
-        self.in_lanes(&missing, &|name| self.fetch(name))
+        let lost = Mutex::new(None);
+        self.in_lanes(&missing, &|name| match self.fetch(name) {
+            Err(error) if is_lost(&error) => {
+                lock(&lost).get_or_insert(error);
+                Ok(())
+            }
+            fetched => fetched,
+        })?;
+        Ok(lost.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Does `each` for all of these, several at once; after an error begins with no more of them.

@@ -226,6 +226,21 @@ fn a_key_of_which_nobody_has_a_chunk_is_named() {
 }
 
 #[test]
+fn a_chunk_that_nobody_has_keeps_no_other_one_from_coming() {
+    let world = World::new();
+    let names = world.put_chunks("hurt", &[b"one", b"two", b"three"]);
+    names.iter().for_each(|name| std::fs::remove_file(file(&world.here, name)).unwrap());
+    std::fs::remove_file(file(&world.there, &names[0])).unwrap();
+    let mut listed = Batch::default();
+    listed.put(keys::chunked(b"hurt"), Vec::new());
+    world.place.state.write(&listed).unwrap();
+    // After a start it looks at every value.
+    world.keeper.check_one().unwrap();
+    let here: Vec<bool> = names.iter().map(|name| file(&world.here, name).exists()).collect();
+    assert_eq!(here, [false, true, true]);
+}
+
+#[test]
 fn the_nodes_of_a_tree_are_chunks_too() {
     let world = World::new();
     let nodes = world.put_chunks("huge", &[&b"again"[..]; MOST_NAMES + 1]);
