@@ -4,13 +4,20 @@
 mod common;
 
 use common::disk::{SmallDisk, free_bytes};
+
 use common::node::kv;
-use common::{Home, Node, Session, within};
+use common::{Home, Launch, Node, Session, within};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+/// A worker that keeps `reserve` free.
+fn launch(home: &Home, master: &Node, reserve: &str) -> Launch {
+    let words = ["--master", &master.port.to_string(), "--reserve", reserve];
+    home.launch("worker", common::free_port(), &words)
+}
 
 /// Puts a ballast file on the disk that leaves less and less until small writes are refused; gives the refusal's
 /// words. Between two steps a node has time to look at its disk, which it need not do for each write.
@@ -37,11 +44,7 @@ fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
     let home = Home::new();
     let Some(disk) = SmallDisk::mount(home.path("disk"), "size=120m") else { return };
     let master = home.master();
-    let launch = home.launch(
-        "worker",
-        common::free_port(),
-        &["--master", &master.port.to_string(), "--reserve", "64MiB"],
-    );
+    let launch = launch(&home, &master, "64MiB");
     let mut worker = launch.data(&disk.place.join("worker")).serve();
     let value = |number: usize| vec![b'a' + (number % 26) as u8; 100_000];
     for number in 0..50 {
@@ -126,11 +129,7 @@ fn small_values_fill_a_disk_and_the_store_lives() {
     let home = Home::new();
     let Some(disk) = SmallDisk::mount(home.path("disk"), "size=480m") else { return };
     let master = home.master();
-    let launch = home.launch(
-        "worker",
-        common::free_port(),
-        &["--master", &master.port.to_string(), "--reserve", "192MiB"],
-    );
+    let launch = launch(&home, &master, "192MiB");
     let mut worker = launch.data(&disk.place.join("worker")).serve();
     // Below the limit above which a value goes into chunks: these go through memtables, tables and compactions.
     let value = |number: usize| vec![b'a' + (number % 26) as u8; 60_000];
@@ -176,15 +175,54 @@ fn small_values_fill_a_disk_and_the_store_lives() {
     });
 }
 
+/// What is in LevelDB's memtables when a node is killed goes into tables at its next start: there must be room for that even
+/// where deletes were taken until the last of it.
+#[test]
+fn a_node_that_deleted_down_to_the_last_of_its_disk_starts_again() {
+    let home = Home::new();
+    let Some(disk) = SmallDisk::mount(home.path("disk"), "size=480m") else { return };
+    let master = home.master();
+    let launch = launch(&home, &master, "256MiB");
+    let mut worker = launch.data(&disk.place.join("worker")).serve();
+    let value = |number: usize| vec![b'a' + (number % 26) as u8; 60_000];
+    // Nearly a memtable full.
+    for number in 0..272 {
+        worker.put(format!("key {number}"), value(number));
+    }
+    let path = disk.place.join("ballast");
+    let mut ballast = File::create(&path).expect("a ballast file");
+    let refused = [80, 56, 44, 28, 20, 15, 12].into_iter().find(|left| {
+        let more = free_bytes(&path).saturating_sub(left << 20);
+        ballast.write_all(&vec![0; more]).expect("ballast that fits");
+        // Between two steps the node has time to look at its disk.
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) {
+            let reply = worker.ask("DELETE", &kv("absent"), &[], None);
+            if reply.status == 507 {
+                return true;
+            }
+            assert_eq!(reply.status, 404, "{}", reply.text());
+            common::pause(20);
+        }
+        false
+    });
+    println!("deletes are refused with {refused:?} MiB left");
+    assert!(refused.is_some(), "12 MiB are left on the disk and deletes are taken");
+    worker.kill();
+    worker.restart();
+    for number in 0..272 {
+        assert!(
+            worker.value(format!("key {number}")).is_some_and(|seen| seen == value(number)),
+            "key {number}"
+        );
+    }
+}
+
 #[test]
 fn a_read_only_folder_is_refused() {
     let home = Home::new();
     let master = home.master();
-    let launch = home.launch(
-        "worker",
-        common::free_port(),
-        &["--master", &master.port.to_string(), "--reserve", "64MiB"],
-    );
+    let launch = launch(&home, &master, "64MiB");
     let (launch, disk) = if rustix::process::geteuid().is_root() {
         let Some(disk) = SmallDisk::mount(home.path("disk"), "size=128m") else { return };
         (launch.data(&disk.place.join("worker")), Some(disk))

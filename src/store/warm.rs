@@ -9,10 +9,9 @@
 //!
 //! The library (quick_cache) decides which rows stay. While there is room, what is read gets in, if it is not long (to write a row
 //! that was there reads it first); a new row that is written, as long as there is little ([`WRITTEN`]): who loads a store does not
-//! say by that what will be read. Where there is no
-//! room left, a row gets in only by being read, and only if it was asked for before, not too long ago: to bring one in and to
-//! throw another out costs as much as to read it, and where far more rows are read than there is room for, hardly one is read
-//! again in time.
+//! say by that what will be read. Where there is no room left, a row gets in only by being read, and only if it was asked for
+//! before, not too long ago: to bring one in and to throw another out costs as much as to read it, and where far more rows are
+//! read than there is room for, hardly one is read again in time.
 
 use super::hashed::Same;
 use super::state::Batch;
@@ -45,8 +44,6 @@ struct Shard {
     rows: Cache<u64, Held, Weight, BuildHasherDefault<Same>>,
     /// What was asked for and is not here: of rows with the same place, the last one's mark. Empty until there is no room.
     asked: Vec<u16>,
-    /// How many marks there are to be.
-    marks: usize,
     /// Writes that are under way, and those that failed.
     writers: usize,
     /// Writes so far.
@@ -103,7 +100,7 @@ impl Shard {
         let usual = (bytes / USUAL) as usize;
         let rows =
             Cache::with(usual, bytes, Weight, BuildHasherDefault::default(), DefaultLifecycle::default());
-        Shard { rows, asked: Vec::new(), marks: (2 * usual).next_power_of_two(), writers: 0, writes: 0 }
+        Shard { rows, asked: Vec::new(), writers: 0, writes: 0 }
     }
 
     /// The row's value, if it is here.
@@ -157,7 +154,8 @@ impl Shard {
             return true;
         }
         if self.asked.is_empty() {
-            self.asked = vec![0; self.marks];
+            let usual = (self.rows.capacity() / USUAL) as usize;
+            self.asked = vec![0; (2 * usual).next_power_of_two()];
         }
         let place = hash as usize & (self.asked.len() - 1);
         let mark = (hash >> 48) as u16;
