@@ -15,16 +15,18 @@ pub fn measure(measure: &Measure, folder: &Path) -> Result<Vec<Figure>> {
     let data = Data::tagged(measure.keys, VALUE);
     let cluster = Cluster::start(folder)?;
     let (script, address) = (wrk::Script::batch(folder, &data, OPERATIONS)?, cluster.worker.address());
-    // The first second warms it; it is not counted.
+    let database = leveldb::open(&folder.join("leveldb"))?;
+    let alone = |seconds| leveldb::batches(&database, &data, OPERATIONS, Duration::from_secs(seconds));
+    // The first second warms it and is not counted. Both stay open, so that both have to compact what rounds before left.
     wrk::run(&script, &address, CONNECTIONS, 1)?;
+    alone(1)?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 1..=measure.rounds {
         note(&format!("round {round} of {}", measure.rounds));
         let seen = wrk::run(&script, &address, CONNECTIONS, measure.seconds)?;
         ours.push(seen.per_second * OPERATIONS as f64);
-        let database = folder.join(format!("leveldb-{round}"));
-        theirs.push(leveldb::batches(&database, &data, OPERATIONS, Duration::from_secs(measure.seconds))?);
-        std::fs::remove_dir_all(&database)?;
+        theirs.push(alone(measure.seconds)?);
+        note(&format!("  keys a second: {:.0}, {:.0}", ours[round - 1], theirs[round - 1]));
     }
     cluster.stop()?;
     let (ours, theirs) = (median(ours), median(theirs));

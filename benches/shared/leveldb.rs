@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const STEP: usize = 7919;
 
 /// A key as bytes; the bindings want a type of their own.
-struct Bytes(Vec<u8>);
+pub struct Bytes(Vec<u8>);
 
 impl db_key::Key for Bytes {
     fn from_u8(key: &[u8]) -> Bytes {
@@ -29,7 +29,7 @@ impl db_key::Key for Bytes {
 /// Synced writes a second by 50 threads on a new database: its group commit.
 pub fn synced_puts(folder: &Path, data: &Data, duration: Duration) -> Result<f64> {
     let value = vec![b'v'; data.size];
-    write(folder, CONNECTIONS, duration, |database, number| {
+    write(&open(folder)?, CONNECTIONS, duration, |database, number| {
         let key = Bytes(data.key(number % data.keys).into_bytes());
         let mut options = WriteOptions::new();
         options.sync = true;
@@ -38,11 +38,23 @@ pub fn synced_puts(folder: &Path, data: &Data, duration: Duration) -> Result<f64
     })
 }
 
-/// Keys a second that unsynced batches of `operations` write to a new database, by a thread for each core.
-pub fn batches(folder: &Path, data: &Data, operations: usize, duration: Duration) -> Result<f64> {
+/// Opens a database with LevelDB's own settings, a new one if none is there.
+pub fn open(folder: &Path) -> Result<Database<Bytes>> {
+    let mut options = Options::new();
+    options.create_if_missing = true;
+    Ok(Database::open(folder, options).map_err(|error| error.to_string())?)
+}
+
+/// Keys a second that unsynced batches of `operations` write to a database, by a thread for each core.
+pub fn batches(
+    database: &Database<Bytes>,
+    data: &Data,
+    operations: usize,
+    duration: Duration,
+) -> Result<f64> {
     let value = vec![b'v'; data.size];
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    write(folder, threads, duration, |database, number| {
+    write(database, threads, duration, |database, number| {
         let tag = number % (data.keys / operations).max(1);
         let mut batch = Writebatch::new();
         for at in 1..=operations {
@@ -55,20 +67,17 @@ pub fn batches(folder: &Path, data: &Data, operations: usize, duration: Duration
 
 /// Has threads do `once` with numbers all over, and counts what it says it wrote; in a second.
 fn write(
-    folder: &Path,
+    database: &Database<Bytes>,
     threads: usize,
     duration: Duration,
     once: impl Fn(&Database<Bytes>, usize) -> Result<u64> + Sync,
 ) -> Result<f64> {
-    let mut options = Options::new();
-    options.create_if_missing = true;
-    let database: Database<Bytes> = Database::open(folder, options).map_err(|error| error.to_string())?;
     let written = AtomicU64::new(0);
     let started = Instant::now();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads)
             .map(|thread| {
-                let (database, written, once) = (&database, &written, &once);
+                let (written, once) = (&written, &once);
                 scope.spawn(move || -> Result<()> {
                     let mut number = thread;
                     while started.elapsed() < duration {

@@ -13,8 +13,8 @@ use crate::error::{Error, Kind, Result};
 use std::io::{self, Read, Write};
 use ureq::http::Method;
 
-/// So many bytes are read at once.
-const PIECE: usize = 64 * 1024;
+/// So many bytes are written at once, at multiples of as many: for pages of a file in pieces the kernel takes a third more time.
+const PIECE: usize = 128 * 1024;
 /// A value that breaks off so often in a row, each time with less than [`ADVANCE`], is given up.
 const MOST_BREAKS: u32 = 5;
 /// So many bytes count as an advance.
@@ -183,22 +183,19 @@ impl Download<'_> {
         let mut reader = answer.reader();
         let mut buffer = vec![0; PIECE];
         loop {
-            let count = match reader.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(count) => count,
-                Err(error) => {
-                    let detail = format!("the value broke off after {} bytes from {address}", held.length);
-                    let error = Error::new(Kind::Unreachable, detail).hint("get it again").cause(error);
-                    self.broke = held.length > 0;
-                    return Err(if self.broke {
-                        Failure::half_read(error)
-                    } else {
-                        Failure::broken_read(error)
-                    });
-                }
-            };
+            let wanted = PIECE - (held.length % PIECE as u64) as usize;
+            let (count, broke) = fill(&mut reader, &mut buffer[..wanted]);
             self.sink.write_all(&buffer[..count]).map_err(unwritable)?;
             held.take(&buffer[..count]);
+            if let Some(error) = broke {
+                let detail = format!("the value broke off after {} bytes from {address}", held.length);
+                let error = Error::new(Kind::Unreachable, detail).hint("get it again").cause(error);
+                self.broke = held.length > 0;
+                return Err(if self.broke { Failure::half_read(error) } else { Failure::broken_read(error) });
+            }
+            if count < wanted {
+                return Ok(());
+            }
         }
     }
 
@@ -206,6 +203,20 @@ impl Download<'_> {
         let checksum = self.held.as_ref().map(|held| held.checksum.clone()).unwrap_or_default();
         check(facts, checksum.finalize(), answer)
     }
+}
+
+/// Fills `buffer` as far as `reader` reaches or until it breaks: how far, and how it broke.
+fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> (usize, Option<io::Error>) {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (filled, Some(error)),
+        }
+    }
+    (filled, None)
 }
 
 /// The error for a key that was removed while its value was on its way.
