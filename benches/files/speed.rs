@@ -15,7 +15,7 @@ pub fn measure(rounds: usize, gibibytes: usize) {
         timed(home.command(env!("CARGO_BIN_EXE_catstore")).args(words).args(["--master", &master]))
             .as_secs_f64()
     };
-    let mut times: [Vec<f64>; 6] = Default::default();
+    let mut times: [Vec<f64>; 7] = Default::default();
     for round in 0..rounds {
         // Another file each time: chunks that are there already are not written again.
         make_file(&file, gibibytes << 10);
@@ -40,6 +40,9 @@ pub fn measure(rounds: usize, gibibytes: usize) {
         remove(&copy);
         times[5].push(get());
         remove(&back);
+        let got = get();
+        times[6].push(got + timed(Command::new("sync").arg(&back)).as_secs_f64());
+        remove(&back);
     }
     let size = gibibytes as f64 * 1024.0;
     println!("\n{rounds} rounds, a file of {gibibytes} GiB, a group of one\n");
@@ -51,6 +54,7 @@ pub fn measure(rounds: usize, gibibytes: usize) {
         "`get -o` from the disk",
         "`cp` from the page cache",
         "`get -o` from the page cache",
+        "the same, and sync",
     ];
     for (name, times) in names.iter().zip(&times) {
         let each: Vec<String> = times.iter().map(|time| format!("{time:.2}")).collect();
@@ -60,9 +64,10 @@ pub fn measure(rounds: usize, gibibytes: usize) {
         ("put / cp and sync", 0.6),
         ("get / cp, from the disk", 0.7),
         ("get / cp, from the page cache", 0.7),
+        ("get and sync / cp and sync, from the page cache", 0.7),
     ];
-    let [cp_synced, put, cp_cold, get_cold, cp_warm, get_warm] = times.map(median);
-    let ratios = [cp_synced / put, cp_cold / get_cold, cp_warm / get_warm];
+    let [cp_synced, put, cp_cold, get_cold, cp_warm, get_warm, get_synced] = times.map(median);
+    let ratios = [cp_synced / put, cp_cold / get_cold, cp_warm / get_warm, cp_synced / get_synced];
     for ((name, target), ratio) in what.into_iter().zip(ratios) {
         println!("| **{name}** | **{ratio:.2}** (target {target}) | |");
     }

@@ -78,6 +78,8 @@ pub struct Peer {
     pub active: bool,
     /// It lacks little of the log.
     pub caught_up: bool,
+    /// It has the chunks of all values that were written before the configuration in force.
+    pub whole: bool,
 }
 
 /// The configuration in force on the node that leads, and what it knows of the others.
@@ -93,7 +95,7 @@ pub struct Current {
     pub learners: BTreeSet<u64>,
     /// Outgoing voters that become standbys when the joint configuration is left.
     pub learners_next: BTreeSet<u64>,
-    /// What is known of each other member; one that is missing is not active.
+    /// What is known of each member; one that is missing is not active.
     pub peers: BTreeMap<u64, Peer>,
 }
 
@@ -164,7 +166,9 @@ struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// A joint configuration is left by a leader that votes in what follows; another hands over to one that does.
+    /// A joint configuration is left by a leader that votes in what follows; another hands over to one that does. It is left
+    /// once a majority of those who vote then has the chunks of all values that were written before it began: till now it may
+    /// be that only voters have them who leave.
     fn out_of_joint(&self, leaving: bool) -> Option<Change> {
         let Current { me, voters, .. } = self.current;
         if !voters.contains(me) {
@@ -172,8 +176,14 @@ impl Group<'_> {
         }
         match self.heir() {
             Some(heir) if leaving => Some(Change::HandOver(heir)),
-            _ => Some(Change::LeaveJoint),
+            _ => self.keeps_values().then_some(Change::LeaveJoint),
         }
+    }
+
+    /// True if a majority of the voters has all values whole.
+    fn keeps_values(&self) -> bool {
+        let voters = &self.current.voters;
+        2 * voters.iter().filter(|id| self.peer(**id).whole).count() > voters.len()
     }
 
     /// Before this node stops: another voter leads; a lone voter makes a standby the voter first.
@@ -288,10 +298,8 @@ impl Group<'_> {
     }
 
     fn peer(&self, id: u64) -> Peer {
-        if id == self.current.me {
-            return Peer { active: true, caught_up: true };
-        }
-        self.current.peers.get(&id).copied().unwrap_or_default()
+        let known = self.current.peers.get(&id).copied().unwrap_or_default();
+        if id == self.current.me { Peer { active: true, caught_up: true, ..known } } else { known }
     }
 
     fn ready(&self, id: u64) -> bool {

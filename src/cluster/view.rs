@@ -73,6 +73,9 @@ pub struct GroupView {
     /// Former members, by ascending index: they never come back.
     #[serde(default)]
     pub removed: Vec<u32>,
+    /// Where those of them are who were drained: until the group has let go of one, others ask it for what they lack.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<FormerView>,
     /// True if its slots are to go to other groups, and then its members.
     #[serde(default)]
     pub draining: bool,
@@ -92,6 +95,15 @@ pub struct MemberView {
     pub fit: bool,
     /// Its data folder on its own machine.
     pub data: String,
+}
+
+/// One member that was drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerView {
+    /// The worker's index.
+    pub index: u32,
+    /// Where it serves, or served: `host:port`.
+    pub address: String,
 }
 
 /// One master.
@@ -187,6 +199,7 @@ impl GroupView {
             promoted: None,
             founder: None,
             removed: Vec::new(),
+            former: Vec::new(),
             draining: false,
         }
     }

@@ -1,5 +1,5 @@
 //! The space of rows that are gone comes back when what is left around them is written anew. That is done slice by slice,
-//! so that a replica that is closed meanwhile waits for one slice at most.
+//! so that a replica that is closed meanwhile, or a state that is given up, waits for one slice at most.
 
 use crate::error::Result;
 use crate::store::keys;
@@ -9,20 +9,20 @@ use std::ops::ControlFlow;
 /// A slice holds about so many bytes of rows.
 const SLICE: usize = 64 << 20;
 
-/// Writes all rows of `state` anew, until `closing`. Errors: as [`State::scan`].
-pub(super) fn run(state: &dyn State, closing: &dyn Fn() -> bool) -> Result<()> {
+/// Writes all rows of `state` anew, until `ended`. Errors: as [`State::scan`].
+pub(super) fn run(state: &dyn State, ended: &dyn Fn() -> bool) -> Result<()> {
     let (mut from, last) = keys::everything();
     loop {
         let (mut bytes, mut end) = (0, None);
         state.scan(&from, &last, &mut |row, value| {
             bytes += row.len() + value.len();
-            if bytes < SLICE && !closing() {
+            if bytes < SLICE && !ended() {
                 return ControlFlow::Continue(());
             }
             end = Some(row.to_vec());
             ControlFlow::Break(())
         })?;
-        if closing() {
+        if ended() {
             return Ok(());
         }
         state.compact(&from, end.as_ref().unwrap_or(&last));

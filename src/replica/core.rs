@@ -84,7 +84,7 @@ pub struct Core<L: RaftLog> {
     promise: u64,
     lease: Lease,
     heard: BTreeMap<u64, u64>,
-    /// Up to which entry others have the chunks of all values, as they told.
+    /// Up to which entry members have the chunks of all values, as they told.
     complete: BTreeMap<u64, u64>,
     /// The last index as it was one to two seconds ago, and since.
     earlier: (u64, u64),

@@ -374,9 +374,10 @@ where
         }
         let mut rim = DriverRim { shared: &*self.inbox.shared, transport: self.transport.as_ref() };
         let outputs = member.run(now, &mut rim)?;
+        let complete = self.chunks.as_ref().map_or(u64::MAX, |chunks| chunks.complete());
+        member.note_complete(complete);
         // Before the replies leave: a follower that hears less than what was acknowledged would count as fresh.
         if let Some(transport) = &self.transport {
-            let complete = self.chunks.as_ref().map_or(u64::MAX, |chunks| chunks.complete());
             transport.set_progress(Progress { commit: member.core().commit(), complete });
         }
         self.measure(&outputs);
@@ -427,15 +428,18 @@ where
         gauges.last.store(core.last_index(), Ordering::Relaxed);
         gauges.last_term.store(core.last_term(), Ordering::Relaxed);
         gauges.applied.store(member.machine().position().index, Ordering::Relaxed);
-        gauges.fresh_at.store(member.fresh_at().unwrap_or(0), Ordering::Relaxed);
         if outputs.entries > 0 || outputs.installed {
             let live = Live { state: member.state(), published: member.machine().publish() };
-            *shared.live.write().unwrap_or_else(PoisonError::into_inner) = Some(live);
+            let before = shared.live.write().unwrap_or_else(PoisonError::into_inner).replace(live);
+            // Whoever lets go of a generation last closes it, and readers do not wait for that.
+            drop(before);
             shared.shifts.store(member.machine().shifts(), Ordering::SeqCst);
             gauges.entries.fetch_add(outputs.entries, Ordering::Relaxed);
             gauges.commands.fetch_add(outputs.commands, Ordering::Relaxed);
             gauges.syncs.store(core.log().syncs(), Ordering::Relaxed);
         }
+        // Only now: who reads how old the state is, and then the state, must not find an older one.
+        gauges.fresh_at.store(member.fresh_at().unwrap_or(0), Ordering::Release);
         // Unless somebody stopped the reads meanwhile.
         if shared.check_open().is_ok() {
             shared.grant(member.status().lease);

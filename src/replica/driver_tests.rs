@@ -186,6 +186,17 @@ fn a_failing_disk_leaves_an_unknown_outcome_and_stops_the_node() {
     assert!(inbox.close(Duration::from_secs(20)).is_err(), "there is nothing to close");
 }
 
+#[test]
+fn what_is_published_after_a_failure_is_not_read() {
+    let inbox = start_on(&disk(), plenty());
+    ask(&inbox, put("before")).unwrap();
+    let shared = inbox.shared();
+    let live = shared.applied_here().unwrap();
+    shared.fail(Error::new(Kind::Damaged, "a row"));
+    *shared.live.write().unwrap() = Some(live);
+    assert_eq!(shared.applied_here().map(drop).unwrap_err().kind(), Kind::Failed);
+}
+
 /// Asks until the thread has looked at the free space again.
 fn ask_until(inbox: &Started, request: &Request, wanted: impl Fn(&Result<Reply>) -> bool) {
     let deadline = soon();

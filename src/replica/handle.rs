@@ -34,7 +34,7 @@ use crate::store::state::{Generations as _, State};
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A close waits so long for the thread to finish what it accepted, and so long for readers to let go.
@@ -180,7 +180,7 @@ impl<M: Machine> Replica<M> {
         if !self.shared.may_read() || self.quorum_reads && !self.shared.reads_alone() {
             return Ok(None);
         }
-        self.applied_here().map(Some)
+        self.shared.applied_here().map(Some)
     }
 
     /// What is applied here once a majority has confirmed that this member leads. Errors: `Moved`, `NoMajority`.
@@ -194,13 +194,7 @@ impl<M: Machine> Replica<M> {
                     .hint("try again a little later"));
             }
         }
-        self.applied_here()
-    }
-
-    /// What is applied here, however old that is.
-    fn applied_here(&self) -> Result<Live<M>> {
-        let live = self.shared.live.read().unwrap_or_else(PoisonError::into_inner).clone();
-        live.ok_or_else(|| self.shared.closed_error())
+        self.shared.applied_here()
     }
 
     fn receive(&self, bytes: &[u8]) -> Result<()> {
@@ -488,17 +482,18 @@ impl KeyspaceHandle {
     pub fn stale_reader(&self) -> Result<(Reader, Option<u64>)> {
         self.replica.shared.check_open()?;
         let shared = &self.replica.shared;
-        let lag = match shared.gauges.fresh_at.load(Ordering::Relaxed) {
+        // Before what is applied is looked up: that may be newer then, never older.
+        let lag = match shared.gauges.fresh_at.load(Ordering::Acquire) {
             _ if shared.may_read() => Some(0),
             0 => None,
             at => Some(now_ms().saturating_sub(at)),
         };
-        Ok((self.read(self.replica.applied_here()?), lag))
+        Ok((self.read(self.replica.shared.applied_here()?), lag))
     }
 
     /// What is applied here, for whoever moves slots. Errors: `Closed`, `Failed`.
     pub fn applied(&self) -> Result<Applied> {
-        let Live { state, published } = self.replica.applied_here()?;
+        let Live { state, published } = self.replica.shared.applied_here()?;
         Ok(Applied { state, published })
     }
 
@@ -520,7 +515,7 @@ impl KeyspaceHandle {
     pub fn numbers(&self) -> Numbers {
         let mut numbers = self.replica.numbers();
         numbers.chunks = Some(self.keeper.facts());
-        if let Ok(live) = self.replica.applied_here() {
+        if let Ok(live) = self.replica.shared.applied_here() {
             numbers.keys = live.published.counters.keys;
             numbers.bytes = live.published.counters.bytes;
             numbers.version = live.published.counters.version;
@@ -560,7 +555,7 @@ impl DirectoryHandle {
 
     /// The directory as last applied here, however old that is. Errors: `Closed`, `Failed`.
     pub fn directory_here(&self) -> Result<Arc<Directory>> {
-        Ok(self.replica.applied_here()?.published)
+        Ok(self.replica.shared.applied_here()?.published)
     }
 
     /// As [`KeyspaceHandle::numbers`]; keys and bytes are 0.

@@ -142,6 +142,12 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         }
     }
 
+    /// This member has the chunks of all values up to the entry `complete`.
+    pub fn note_complete(&mut self, complete: u64) {
+        let own = self.core.id();
+        self.core.hear_complete(own, complete);
+    }
+
     /// How many milliseconds the state of this member may lag behind its leader's, not counting the way of the last
     /// message; none if it cannot tell.
     pub fn lag(&self, now: u64) -> Option<u64> {

@@ -105,6 +105,21 @@ impl<M: Machine> Shared<M> {
         Ok(())
     }
 
+    /// What is applied here, however old that is. Errors: `Closed`, `Failed`.
+    pub(super) fn applied_here(&self) -> Result<Live<M>> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner).clone();
+        // After a failure the replica thread may publish once more what it had begun.
+        let has_failed = || self.closing.load(Ordering::Acquire) && self.failure().is_some();
+        live.filter(|_| !has_failed()).ok_or_else(|| self.closed_error())
+    }
+
+    /// True while the node is open and readers find this state, and no other that replaced it.
+    pub(super) fn serves(&self, state: &Arc<dyn State>) -> bool {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let found = live.as_ref().is_some_and(|live| Arc::ptr_eq(&live.state, state));
+        found && !self.closing.load(Ordering::Relaxed)
+    }
+
     /// True if this member may read its own state now without asking anybody.
     pub fn may_read(&self) -> bool {
         match self.lease.load(Ordering::Acquire) {

@@ -118,7 +118,9 @@ impl Worker {
         let Some(registered) = self.registered() else { return };
         let view = site.view();
         let Some(group) = view.group(registered.group) else { return };
-        let addresses = group.members.iter().map(|member| (raft_id(member.index), member.address.clone()));
+        let members = group.members.iter().map(|member| (member.index, &member.address));
+        let former = group.former.iter().map(|former| (former.index, &former.address));
+        let addresses = members.chain(former).map(|(index, address)| (raft_id(index), address.clone()));
         self.wire.set(raft_id(registered.index), addresses.collect());
         if let Mode::Open(replica) = &*self.node.mode() {
             replica.want(wanted(&view, registered.group));

@@ -141,10 +141,11 @@ impl ChunkFolder {
 
     /// Dates a chunk; false if it is not there.
     fn date(&self, name: &Name, time: SystemTime) -> bool {
+        let Ok(file) = File::open(self.place(name)) else { return false };
+        // Only now: whoever renames one to here notes it before.
         if self.unsynced().contains(name) {
             return false;
         }
-        let Ok(file) = File::open(self.place(name)) else { return false };
         // A file whose time cannot be set is there all the same.
         if file.metadata().and_then(|facts| facts.modified()).ok() != Some(time) {
             let _ = file.set_modified(time);

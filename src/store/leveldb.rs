@@ -6,7 +6,7 @@
 
 use super::state::{Batch, State, View, Visit};
 use super::tables::{self, Left};
-use super::warm::Warm;
+use super::warm::{Rows, Warm};
 use super::{files, keys};
 use crate::error::{Error, Kind, Result};
 use ::leveldb::batch::{Batch as _, Writebatch};
@@ -119,6 +119,11 @@ impl LevelState {
             Ok(Err(error)) => Err(open_error(folder, &message(&error))),
             Err(_) => Err(open_error(folder, UNREADABLE)),
         }
+    }
+
+    /// Gives away what is in memory, and keeps nothing there any more; LevelDB has it all.
+    pub(super) fn retire(&self) -> Rows {
+        self.0.warm.retire()
     }
 
     /// Stops all writes from now on, because of `error`. The first reason is kept.

@@ -127,9 +127,13 @@ impl Generation {
         self.state.latch(error);
     }
 
-    /// It is removed once nobody holds it.
+    /// It is removed once nobody holds it. What it has in memory is let go of now: a copy of it that is on its way, or a
+    /// digest, may hold it for long.
     pub(super) fn give_up(&self) {
         self.given_up.store(true, Ordering::Release);
+        let rows = self.state.retire();
+        // Without another thread this one lets go of them.
+        let _ = std::thread::Builder::new().name("forget-rows".into()).spawn(move || drop(rows));
     }
 
     /// Makes its rows and its name in the folder above survive a power loss.

@@ -208,6 +208,17 @@ impl Warm {
         Ok(found)
     }
 
+    /// Gives away all rows; nothing gets in any more.
+    pub fn retire(&self) -> Rows {
+        let retire = |number| {
+            let mut shard = self.shard(number);
+            let mut empty = Shard::new(0);
+            (empty.writers, empty.writes) = (shard.writers + 1, shard.writes + 1);
+            std::mem::replace(&mut *shard, empty)
+        };
+        Rows { _shards: (0..self.shards.len()).map(retire).collect() }
+    }
+
     /// Has `write` change the rows of the batch. Errors: those of `write`.
     pub fn write(&self, batch: &Batch, write: impl FnOnce() -> Result<()>) -> Result<()> {
         let mut places: Vec<Place> = Vec::with_capacity(batch.changes.len());
@@ -243,6 +254,11 @@ impl Warm {
         }
         Ok(())
     }
+}
+
+/// What was in memory; it takes a while to let go of it.
+pub(super) struct Rows {
+    _shards: Vec<Shard>,
 }
 
 /// Where a row of a batch belongs.
@@ -350,6 +366,25 @@ mod tests {
         for value in [b"1", b"2"] {
             assert_eq!(warm.get(b"A", || Ok(Some(value.to_vec()))).unwrap().unwrap(), value);
         }
+    }
+
+    #[test]
+    fn nothing_gets_in_after_it_was_retired() {
+        let warm = Warm::new(ROOM);
+        let one = || Ok(Some(b"1".to_vec()));
+        let held = || (0..SHARDS).map(|shard| warm.shard(shard).rows.weight()).sum::<u64>();
+        warm.get(b"A", one).unwrap();
+        let during = warm.write(&put(b"B", b"2"), || {
+            let rows = warm.retire();
+            assert_eq!(rows._shards.iter().map(|shard| shard.rows.len()).sum::<usize>(), 1);
+            Ok(())
+        });
+        during.unwrap();
+        for _ in 0..3 {
+            assert_eq!(warm.get(b"A", one).unwrap().unwrap(), b"1");
+            warm.write(&put(b"A", b"1"), || Ok(())).unwrap();
+        }
+        assert_eq!((held(), warm.get(b"A", || Ok(None)).unwrap()), (0, None));
     }
 
     #[test]

@@ -27,7 +27,9 @@ pub use recover::{Recovered, recover};
 use super::facts::yes;
 use super::moves::{MoveOrder, SlotSet};
 use super::slots::{SlotRange, SlotTable};
-use super::view::{ClusterView, GroupView, MasterView, MemberView, RegisterMasterRequest, RegisterRequest};
+use super::view::{
+    ClusterView, FormerView, GroupView, MasterView, MemberView, RegisterMasterRequest, RegisterRequest,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -430,8 +432,11 @@ impl Directory {
         let mut groups: BTreeMap<u32, GroupView> = BTreeMap::new();
         for (index, worker) in &self.workers {
             let group = groups.entry(worker.group).or_insert_with(|| self.group_view(worker.group));
-            if worker.removed.is_some() {
+            if let Some(why) = &worker.removed {
                 group.removed.push(*index);
+                if why == LEFT {
+                    group.former.push(FormerView { index: *index, address: worker.address.clone() });
+                }
                 continue;
             }
             group.members.push(MemberView {
@@ -470,6 +475,7 @@ impl Directory {
             promoted,
             founder,
             removed: Vec::new(),
+            former: Vec::new(),
             draining,
         }
     }

@@ -6,9 +6,11 @@ use crate::cluster::view::{ClusterView, GroupView, MemberView};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-const READY: Peer = Peer { active: true, caught_up: true };
-const BEHIND: Peer = Peer { active: true, caught_up: false };
-const DEAD: Peer = Peer { active: false, caught_up: false };
+const READY: Peer = Peer { active: true, caught_up: true, whole: true };
+const BEHIND: Peer = Peer { caught_up: false, ..READY };
+const DEAD: Peer = Peer { active: false, ..BEHIND };
+/// Lacks chunks of values that are older than the configuration.
+const HOLLOW: Peer = Peer { whole: false, ..READY };
 
 fn set(ids: &[u64]) -> BTreeSet<u64> {
     ids.iter().copied().collect()
@@ -19,14 +21,14 @@ fn members(members: u64) -> Wanted {
     Wanted { members: (1..=members).collect(), ..Wanted::default() }
 }
 
-/// What member 1 knows as the leader: all others are ready.
+/// What member 1 knows as the leader: all are ready.
 fn led_by_1(voters: &[u64], learners: &[u64]) -> Current {
-    let others = voters.iter().chain(learners).filter(|id| **id != 1);
+    let all = voters.iter().chain(learners).chain(&[1]);
     Current {
         me: 1,
         voters: set(voters),
         learners: set(learners),
-        peers: others.map(|id| (*id, READY)).collect(),
+        peers: all.map(|id| (*id, READY)).collect(),
         ..Current::default()
     }
 }
@@ -99,6 +101,17 @@ fn a_leader_that_is_removed_hands_over_inside_the_joint_configuration() {
     assert_eq!(step(&wanted, &led_by_1(&[2], &[3])), Some(Change::HandOver(2)), "a leader that is no voter");
     let alone = Wanted { removed: set(&[1]), ..Wanted::default() };
     assert_eq!(step(&alone, &led_by_1(&[1], &[])), None, "never an empty set of voters");
+}
+
+#[test]
+fn a_joint_configuration_is_left_once_a_majority_of_the_new_voters_has_all_chunks() {
+    let wanted = Wanted { members: set(&[2]), removed: set(&[1]), ..Wanted::default() };
+    let alone = Current { me: 2, outgoing: set(&[1]), ..led_by_1(&[2], &[]) };
+    assert_eq!(step(&wanted, &with(alone.clone(), &[(2, HOLLOW)])), None, "only who leaves has them");
+    assert_eq!(step(&wanted, &alone), Some(Change::LeaveJoint));
+    let growing = Current { outgoing: set(&[1]), ..led_by_1(&[1, 2, 3], &[]) };
+    assert_eq!(step(&members(3), &with(growing.clone(), &[(2, HOLLOW), (3, HOLLOW)])), None);
+    assert_eq!(step(&members(3), &with(growing, &[(3, HOLLOW)])), Some(Change::LeaveJoint));
 }
 
 #[test]

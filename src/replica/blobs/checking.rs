@@ -25,8 +25,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// What is to be looked at.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
-    /// Keys, with the entry that put them.
+    /// Keys, with the entry that put them; that of the first entry is the first.
     keys: VecDeque<(u64, Vec<u8>)>,
+    /// Keys of hurt values that are looked at again when there are no others. Nobody is made to wait for these.
+    again: VecDeque<Vec<u8>>,
     /// The entry as of which every value is to be looked at.
     everything: Option<u64>,
     /// The entry that the look under way is about.
@@ -50,11 +52,20 @@ impl Needs {
         if !self.keys.is_empty() {
             return;
         }
+        self.stuck.sort_by_key(|(index, _)| *index);
         self.keys = std::mem::take(&mut self.stuck).into();
-        if self.hurt_seen.is_none_or(|seen| now.saturating_duration_since(seen) >= HURT) {
+        let due = self.hurt_seen.is_none_or(|seen| now.saturating_duration_since(seen) >= HURT);
+        if due && self.again.is_empty() {
             self.hurt_seen = Some(now);
-            // Nobody is made to wait for these.
-            self.keys.extend(self.hurt.drain(..).map(|key| (u64::MAX, key)));
+            self.again.extend(self.hurt.drain(..));
+        }
+    }
+
+    /// The next key, with the entry that put it unless nobody waits for it.
+    fn next(&mut self) -> Option<(Option<u64>, Vec<u8>)> {
+        match self.keys.pop_front() {
+            Some((index, key)) => Some((Some(index), key)),
+            None => self.again.pop_front().map(|key| (None, key)),
         }
     }
 
@@ -66,7 +77,7 @@ impl Needs {
 
     /// True if nothing is to be looked at now; what is stuck has its turn after a pause.
     fn is_idle(&self) -> bool {
-        self.keys.is_empty() && self.everything.is_none()
+        self.keys.is_empty() && self.again.is_empty() && self.everything.is_none()
     }
 
     /// The last entry of which, and before which, nothing is missing that somebody may have.
@@ -139,8 +150,8 @@ impl Keeper {
     fn look_at_next(&self) -> Result<()> {
         let next = {
             let mut needs = lock(&self.needs);
-            let next = needs.keys.pop_front();
-            needs.looking = next.as_ref().map(|(index, _)| *index);
+            let next = needs.next();
+            needs.looking = next.as_ref().and_then(|(index, _)| *index);
             next
         };
         let Some((index, key)) = next else { return Ok(()) };
@@ -150,9 +161,13 @@ impl Keeper {
         match &looked {
             Ok(()) => {}
             Err(error) if is_lost(error) => needs.note_hurt(key),
-            Err(_) => needs.stuck.push((index, key)),
+            Err(_) => match index {
+                Some(index) => needs.stuck.push((index, key)),
+                None => needs.note_hurt(key),
+            },
         }
-        self.gauges.lacking.store((needs.hurt.len() + needs.stuck.len()) as u64, Ordering::Relaxed);
+        let lacking = needs.hurt.len() + needs.again.len() + needs.stuck.len();
+        self.gauges.lacking.store(lacking as u64, Ordering::Relaxed);
         looked
     }
 
@@ -181,6 +196,7 @@ impl Keeper {
         }
         let mut needs = lock(&self.needs);
         needs.hurt.clear();
+        needs.again.clear();
         hurt.into_iter().for_each(|key| needs.note_hurt(key));
         // If rows were replaced meanwhile all is to be done again.
         needs.everything.take_if(|of| *of == index && last.is_ok());
@@ -316,8 +332,12 @@ mod tests {
         needs.note_hurt(b"c".to_vec());
         assert_eq!(needs.complete(), 8);
         needs.keys.clear();
+        needs.stuck.extend([(5, b"e".to_vec()), (4, b"d".to_vec())]);
         needs.take_up(Instant::now());
-        assert_eq!((needs.keys.len(), needs.complete()), (1, u64::MAX - 1));
+        // What comes meanwhile is missing, whatever is looked at again before.
+        needs.keys.push_back((7, b"f".to_vec()));
+        let next: Vec<_> = (0..4).map(|_| (needs.complete(), needs.next().unwrap().0)).collect();
+        assert_eq!(next, [(3, Some(4)), (4, Some(5)), (6, Some(7)), (u64::MAX, None)]);
         assert_eq!(Needs::everything(5).complete(), 0);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One round: the ledger begins to gather what comes; then every chunk that a value of the state names is noted, and those
 //! that are not are candidates if no upload holds them and nobody touched them for a while. Whoever began to read a value
-//! before that must have ended. Then the candidates are removed, each batch under the ledger's lock, after what came
+//! before that, be it before an earlier round that was given up, must have ended; who begins later finds one that was noted. Then the candidates are removed, each batch under the ledger's lock, after what came
 //! meanwhile was noted too: an entry that is applied, or an upload that finds its chunk here, comes before or after a
 //! removal, never in the middle.
 
@@ -12,8 +12,8 @@ use crate::error::{Error, Kind, Result};
 use crate::replica::shared::yield_to_others;
 use crate::store::chunk::Name;
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// A round begins so often, if anything may have become free.
@@ -26,8 +26,8 @@ const FORGOTTEN: Duration = Duration::from_secs(20);
 const MOST: usize = 200_000;
 /// So many chunks are removed under one lock.
 const REMOVED_AT_ONCE: usize = 8;
-/// So long a round waits for readers.
-const READERS: Duration = Duration::from_secs(20);
+/// So long a round waits for readers. Meanwhile it costs something: what is written is noted.
+const READERS: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(20);
 
 /// What a round did.
@@ -48,20 +48,40 @@ pub struct Round {
     candidates: Vec<Name>,
     seen: u64,
     unnamed: u64,
-    readers: Arc<()>,
+    readers: Vec<Weak<()>>,
 }
 
 impl Round {
-    /// True while somebody reads who began before the round did.
+    /// True while somebody reads who began before all was found.
     pub fn is_read(&self) -> bool {
-        Arc::strong_count(&self.readers) > 1
+        self.readers.iter().any(|readers| readers.strong_count() > 0)
+    }
+}
+
+/// Who reads.
+#[derive(Debug, Default)]
+pub(super) struct Readers {
+    /// Held by those who began after the last round had found what may be removed.
+    pub(super) now: Arc<()>,
+    /// Held by those who began before.
+    before: Vec<Weak<()>>,
+}
+
+impl Readers {
+    /// From here on others count as those who read now. Returns all who began before.
+    fn part(&mut self) -> Vec<Weak<()>> {
+        let readers = std::mem::take(&mut self.now);
+        self.before.push(Arc::downgrade(&readers));
+        drop(readers);
+        self.before.retain(|readers| readers.strong_count() > 0);
+        self.before.clone()
     }
 }
 
 impl Keeper {
     pub(super) fn collect_until_closed(&self) {
         yield_to_others();
-        let mut pause = EVERY;
+        let (mut pause, mut said) = (EVERY, String::new());
         while self.standing.check_open().is_ok() {
             self.wait(pause);
             if self.standing.check_open().is_err() {
@@ -74,7 +94,8 @@ impl Keeper {
                 continue;
             }
             self.hear_of_uploads();
-            match self.collect(self.keep) {
+            let mut waited = Duration::ZERO;
+            match self.collect(self.keep, &mut waited) {
                 Ok(done) => {
                     if done.removed > 0 {
                         log::info!("{} chunks of {} were removed", done.removed, done.seen);
@@ -84,12 +105,17 @@ impl Keeper {
                     }
                 }
                 Err(error) => {
-                    log::debug!("chunks are not collected now: {error}");
+                    let says = error.to_string();
+                    match says == said || error.kind() == Kind::Overloaded {
+                        true => log::debug!("chunks are not collected now: {says}"),
+                        false => log::warn!("chunks are not collected now: {says}"),
+                    }
+                    said = says;
                     self.stir();
                 }
             }
             // A round must not take more than a small part of the time.
-            pause = EVERY.max(PART * began.elapsed());
+            pause = EVERY.max(PART * began.elapsed().saturating_sub(waited));
         }
     }
 
@@ -114,16 +140,16 @@ impl Keeper {
         }
     }
 
-    /// One round; chunks that were touched less than `keep` ago stay. Errors: `Overloaded` if it had to be given up, and
-    /// the disk's.
-    pub fn collect(&self, keep: Duration) -> Result<Collected> {
-        let done = self.collect_once(keep);
+    /// One round; chunks that were touched less than `keep` ago stay. Adds how long it waited for readers. Errors: `Overloaded` if
+    /// it had to be given up, and the disk's.
+    fn collect(&self, keep: Duration, waited: &mut Duration) -> Result<Collected> {
+        let done = self.collect_once(keep, waited);
         // Whatever came of it: what is gathered for a round costs the replica's thread reads.
         lock(&self.ledger).end_collection();
         done
     }
 
-    fn collect_once(&self, keep: Duration) -> Result<Collected> {
+    fn collect_once(&self, keep: Duration, waited: &mut Duration) -> Result<Collected> {
         // One that must wait may have something to remove later.
         let Some(mut round) = self.begin_round(keep)? else {
             return Ok(Collected { left: 1, ..Collected::default() });
@@ -131,12 +157,13 @@ impl Keeper {
         if round.candidates.is_empty() {
             return Ok(Collected { seen: round.seen, removed: 0, left: round.unnamed });
         }
-        for _ in 0..READERS.as_millis() / POLL.as_millis() {
+        while *waited < READERS {
             if !round.is_read() {
                 return self.end_round(&mut round);
             }
             self.standing.check_open()?;
             self.standing.sleep(POLL);
+            *waited += POLL;
         }
         Err(Error::new(Kind::Overloaded, "somebody still reads"))
     }
@@ -150,22 +177,22 @@ impl Keeper {
             }
             ledger.begin_collection();
         }
-        let readers = std::mem::take(&mut *lock(&self.readers));
         let mut named = HashSet::new();
         let mut after = None;
         loop {
             let keys = self.chunked_keys(after.as_deref())?;
             for key in &keys {
                 self.standing.check_open()?;
-                self.note_names(key, &mut named)?;
+                self.note_names(key, &mut named).map_err(|error| unnamed(key, error))?;
             }
             match keys.into_iter().next_back() {
                 Some(key) => after = Some(key),
                 None => break,
             }
         }
-        let mut round = Round { named, candidates: Vec::new(), seen: 0, unnamed: 0, readers };
+        let mut round = Round { named, candidates: Vec::new(), seen: 0, unnamed: 0, readers: Vec::new() };
         self.find_candidates(&mut round, keep)?;
+        round.readers = lock(&self.readers).part();
         Ok(Some(round))
     }
 
@@ -245,5 +272,39 @@ impl Keeper {
                 self.note_names(&key, named)?;
             }
         }
+    }
+}
+
+/// The error for a value that does not tell which chunks it needs: until it does, none is removed.
+fn unnamed(key: &[u8], error: Error) -> Error {
+    let detail = format!("the chunks of {} are not known: {}", key.escape_ascii(), error.detail());
+    Error::new(error.kind(), detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reads_is_waited_for_by_every_later_round() {
+        let mut readers = Readers::default();
+        let round = |readers: &mut Readers| Round {
+            named: HashSet::new(),
+            candidates: Vec::new(),
+            seen: 0,
+            unnamed: 0,
+            readers: readers.part(),
+        };
+        assert!(!round(&mut readers).is_read());
+        let slow = readers.now.clone();
+        assert!(round(&mut readers).is_read(), "this one is given up");
+        let later = readers.now.clone();
+        let next = round(&mut readers);
+        drop(later);
+        assert!(next.is_read(), "the first still reads");
+        let after = readers.now.clone();
+        drop(slow);
+        assert!(!next.is_read(), "who began later is not waited for");
+        drop(after);
     }
 }

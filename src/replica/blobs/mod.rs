@@ -39,6 +39,7 @@ use crate::store::chunk::{Manifest, Name};
 use crate::store::state::State;
 use bytes::Bytes;
 use checking::Needs;
+use collecting::Readers;
 use recent::Recent;
 use securing::Uploads;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -149,8 +150,8 @@ pub struct Keeper {
     uploads: Mutex<Uploads>,
     needs: Mutex<Needs>,
     needed: Condvar,
-    /// Held by whoever reads a value; replaced when a collection begins.
-    readers: Mutex<Arc<()>>,
+    /// Held by whoever reads a value; replaced by each round of the collector.
+    readers: Mutex<Readers>,
     recent: Mutex<Recent>,
     gauges: ChunkGauges,
     /// The verification under way, or the last one.
@@ -243,7 +244,7 @@ impl Keeper {
 
     /// Whoever holds this may read the chunks of any record that it reads afterwards: none is removed meanwhile.
     pub fn reading(&self) -> Arc<()> {
-        lock(&self.readers).clone()
+        lock(&self.readers).now.clone()
     }
 
     /// As [`Keeper::read`], for many readers: what another one read a moment ago is not read again.

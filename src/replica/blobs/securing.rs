@@ -92,6 +92,11 @@ impl Keeper {
         lock(&self.uploads).known.remove(&id).map(|upload| upload.mark)
     }
 
+    /// True while this member is open and its term is `term`.
+    pub fn leads_in(&self, term: u64) -> bool {
+        self.standing.check_open().is_ok() && self.standing.status().term == term
+    }
+
     /// What became of the command of an upload is known, and applied if it was written.
     pub fn settle(&self, mark: Mark) {
         lock(&self.ledger).end(mark);

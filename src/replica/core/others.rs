@@ -17,6 +17,7 @@ impl<L: RaftLog> Core<L> {
     pub fn current(&self, now: u64) -> Current {
         let raft = &self.node.raft;
         let last = raft.raft_log.last_index();
+        let changed = self.node.store().log().membership().1;
         let peers = raft.prs().iter().map(|(id, progress)| {
             let own = *id == raft.id;
             let active =
@@ -27,7 +28,9 @@ impl<L: RaftLog> Core<L> {
                     && progress.matched > 0
                     && progress.matched + CAUGHT_UP >= last
                     && self.complete.get(id).is_none_or(|complete| *complete >= self.earlier.0.min(last));
-            (*id, Peer { active, caught_up })
+            // Who has told of no chunks keeps none.
+            let whole = self.complete.get(id).map_or(active, |complete| *complete >= changed);
+            (*id, Peer { active, caught_up, whole })
         });
         let set = |ids: &[u64]| ids.iter().copied().collect();
         Current {
@@ -40,7 +43,7 @@ impl<L: RaftLog> Core<L> {
         }
     }
 
-    /// Member `peer` says that it has the chunks of all values up to the entry `complete`.
+    /// Member `peer`, which may be this one, says that it has the chunks of all values up to the entry `complete`.
     pub fn hear_complete(&mut self, peer: u64, complete: u64) {
         self.complete.insert(peer, complete);
     }

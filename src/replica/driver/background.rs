@@ -39,7 +39,7 @@ where
         let shared = self.inbox.shared.clone();
         spawn("compaction", move || {
             yield_to_others();
-            if let Err(error) = compaction::run(&*state, &|| shared.closing.load(Ordering::Relaxed)) {
+            if let Err(error) = compaction::run(&*state, &|| !shared.serves(&state)) {
                 shared.fail(error);
             }
         })

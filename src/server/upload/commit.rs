@@ -108,12 +108,12 @@ impl Ending<'_> {
         let errand = Errand { door: self.door, asked: self.asked, aim, manner, deadline, wire };
         // Another attempt may be on its way, by another node: what this one holds does not end with that one.
         let commit = random()?;
-        let mut held: Option<Held> = None;
+        let mut held: Option<Arc<Held>> = None;
         let done = errand
             .run(async |replica| {
                 check_value(manifest.size, site.worker()?.max_value)?;
-                held.get_or_insert_with(|| Held::new(replica, commit));
-                let secured = self.secure(replica, commit, &manifest).await?;
+                let held = held.get_or_insert_with(|| Arc::new(Held::new(replica, commit)));
+                let secured = self.secure(replica, commit, held, &manifest).await?;
                 let request = self.request(&manifest, secured);
                 judge(replica, hand_over(site, replica, request, deadline).await?)
             })
@@ -126,10 +126,21 @@ impl Ending<'_> {
     }
 
     /// Sees to it that a majority has every chunk.
-    async fn secure(&self, replica: &KeyspaceHandle, id: u64, manifest: &Manifest) -> Result<Secured, Stop> {
-        let (keeper, manifest) = (Arc::clone(replica.keeper()), manifest.clone());
+    async fn secure(
+        &self,
+        replica: &KeyspaceHandle,
+        id: u64,
+        held: &Arc<Held>,
+        manifest: &Manifest,
+    ) -> Result<Secured, Stop> {
+        let (keeper, held, manifest) = (Arc::clone(replica.keeper()), Arc::clone(held), manifest.clone());
         let source = Elsewhere::of(self.door, &self.from);
-        let secured = blocking(move || secure(&keeper, id, &[manifest], &source)).await;
+        let secured = blocking(move || {
+            let secured = secure(&keeper, id, &[manifest], &source);
+            drop(held);
+            secured
+        })
+        .await;
         Ok(secured?)
     }
 

@@ -104,6 +104,7 @@ impl<M: Subject> Up<M> {
     pub(super) fn tell_of_chunks(&mut self, now: u64, outputs: &Outputs<M::Reply, super::MemoryBuilding>) {
         let Some(upkeep) = &mut self.upkeep else { return };
         upkeep.ran(outputs, self.member.machine().position());
+        self.member.note_complete(upkeep.complete);
         let stand = &upkeep.room.stand;
         stand.shows(self.live.0.clone());
         stand.publish(self.status, self.lease);
