@@ -1,5 +1,5 @@
 //! What was promised of chunks, looked at all the time: those who are said to have the chunks of a value have them until they
-//! have applied it; and of each value that a group has applied, some machine has each chunk.
+//! have applied it; and of each value that a group has applied, some member has each chunk.
 
 use crate::ether::Ether;
 use crate::group::Group;
@@ -12,6 +12,7 @@ use catstore::replica::machine::Machine as _;
 use catstore::replica::{Manifest, Name, Record};
 use catstore::store::keys;
 use catstore::store::state::State;
+use raft::eraftpb::ConfState;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
@@ -87,7 +88,7 @@ pub fn manifests(state: &dyn State) -> Result<Vec<(Vec<u8>, Manifest)>, String> 
     Ok(found)
 }
 
-/// Of each value that the leader of a group has applied, some machine has each chunk. Errors: one is nowhere.
+/// Of each value that the leader of a group has applied, some member has each chunk. Errors: one is nowhere.
 pub fn all_somewhere(sys: &mut System, workers: &Workers) -> Result<(), String> {
     let ether = sys.ether.clone();
     let ether = &*ether;
@@ -97,7 +98,7 @@ pub fn all_somewhere(sys: &mut System, workers: &Workers) -> Result<(), String> 
             let holders: Vec<u64> =
                 group.nodes.keys().copied().filter(|id| ether.is_on_disk(*id, &name)).collect();
             return Err(format!(
-                "group {}: no machine has chunk {name:?} of {} any more; lost machines that had it: {holders:?}",
+                "group {}: no member has chunk {name:?} of {} any more; machines that have it, or had it: {holders:?}",
                 group.id,
                 String::from_utf8_lossy(&key)
             ));
@@ -122,7 +123,7 @@ fn count_minorities(sys: &mut System, group: &Group<Keyspace>) {
     }
 }
 
-/// A chunk of the leader's values that no machine has but `without`.
+/// A chunk of the leader's values that no member has but `without`.
 pub fn missing(
     group: &Group<Keyspace>,
     ether: &Ether,
@@ -132,10 +133,14 @@ pub fn missing(
     let Some(up) = leader.and_then(|node| node.up.as_ref()) else { return Ok(None) };
     // A disk that has just failed tells nothing.
     let Ok(manifests) = manifests(up.live().0) else { return Ok(None) };
+    // Those that the group has let go of may be thrown away.
+    let ConfState { voters, voters_outgoing, learners, learners_next, .. } = up.member.core().membership();
+    let is_member =
+        |id: &u64| [voters, voters_outgoing, learners, learners_next].iter().any(|ids| ids.contains(id));
     let there: Vec<u64> = group
         .nodes
         .values()
-        .filter(|node| !node.gone && Some(node.id) != without)
+        .filter(|node| !node.gone && Some(node.id) != without && is_member(&node.id))
         .map(|node| node.id)
         .collect();
     for (key, manifest) in manifests {
