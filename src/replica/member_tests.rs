@@ -307,6 +307,27 @@ fn a_planned_stop_hands_over_also_in_a_group_of_two() {
 }
 
 #[test]
+fn a_voter_is_not_let_go_while_the_next_one_lacks_chunks() {
+    let mut group = Group::grown(2);
+    let (now, written) = (group.now, group.members[&1].machine().position().index);
+    let lacking = |group: &mut Group, complete| {
+        let progress = Progress { commit: 0, complete };
+        group.members.get_mut(&1).unwrap().hear_progress(now, 2, progress);
+        group.members.get_mut(&2).unwrap().note_complete(complete);
+    };
+    // It is complete up to here, and not up to the change that makes it the only voter.
+    lacking(&mut group, written);
+    group.members.get_mut(&1).unwrap().leave(now);
+    group.ticks_until(|group| group.leads(2));
+    for _ in 0..100 {
+        group.tick();
+        assert_eq!(group.members[&2].core().membership().voters_outgoing, [1]);
+    }
+    lacking(&mut group, u64::MAX);
+    group.ticks_until(|group| group.members[&2].core().membership().voters_outgoing.is_empty());
+}
+
+#[test]
 fn entries_that_another_leader_displaced_are_answered_however_far_they_reached() {
     let mut group = Group::grown(3);
     group.cut.insert(1);
