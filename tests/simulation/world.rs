@@ -304,13 +304,14 @@ impl World {
     /// Something happens to a member.
     fn on_member(&mut self, place: Place, event: Event) -> Result<(), String> {
         let World { sys, masters, workers, carriers, owners, .. } = self;
-        let finish = matches!(event, Event::Finish(..));
+        // A start shows what a run had applied that did not come to its end.
+        let shows = matches!(event, Event::Finish(..) | Event::Start(_));
         match place {
             Place::Master(_) => masters.on(sys, place, event)?,
             Place::Worker(id) if event.is_of_chunks() => self.on_chunks(id, event)?,
             Place::Worker(id) => {
                 workers.at(place).map_or(Ok(()), |group| group.on(sys, place, event))?;
-                if finish && workers.groups().len() > 1 {
+                if shows && workers.groups().len() > 1 {
                     owners.look(sys, workers, id)?;
                     carriers.look(sys, workers, id)?;
                 }
