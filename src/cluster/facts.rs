@@ -102,16 +102,17 @@ pub fn newest<'a>(facts: impl IntoIterator<Item = &'a WorkerFacts>) -> Option<&'
     facts.into_iter().filter(|facts| !facts.voters.is_empty()).max_by_key(|facts| facts.applied)
 }
 
-/// True if worker `index` still votes in `group`, by the newest configuration that live workers tell of: without it no
-/// majority may be left. What it believes itself counts only if nobody knows better.
-pub fn needs_vote<'a>(
+/// Whether `group` still counts on worker `index`, by the newest configuration that live workers tell of; none if nobody
+/// tells. Without one that votes no majority may be left, and one that stands by may be made the voter. What it believes
+/// itself counts only if nobody knows better.
+pub fn counts_on<'a>(
     index: u32,
     group: u32,
     incarnation: u64,
     facts: impl IntoIterator<Item = &'a WorkerFacts>,
-) -> bool {
-    newest(facts.into_iter().filter(|facts| facts.belongs(group, incarnation)))
-        .is_some_and(|newest| newest.voters.contains(&index) || newest.outgoing.contains(&index))
+) -> Option<bool> {
+    let newest = newest(facts.into_iter().filter(|facts| facts.belongs(group, incarnation)))?;
+    Some([&newest.voters, &newest.outgoing, &newest.standbys].iter().any(|members| members.contains(&index)))
 }
 
 /// Of the facts of live members of one group in one incarnation: who leads.

@@ -4,7 +4,7 @@
 pub use super::facts::{
     CopyProgress, FactsReply, HeartbeatReply, HeartbeatRequest, Introduction, PromoteReply, PromoteRequest,
     RecoveredReply, RegisterMasterReply, RegisterMasterRequest, RegisterReply, RegisterRequest, WorkerFacts,
-    needs_vote,
+    counts_on,
 };
 use super::facts::{first, leading, newest, yes};
 pub use super::json::{BatchBody, BatchOp, BatchReply, JsonBytes, ListPage, ListedKey, Problem};
@@ -104,6 +104,8 @@ pub struct FormerView {
     pub index: u32,
     /// Where it serves, or served: `host:port`.
     pub address: String,
+    /// Its data folder on its own machine.
+    pub data: String,
 }
 
 /// One master.

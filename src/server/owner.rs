@@ -231,7 +231,9 @@ impl Site {
             Lead::There(_) if hops >= MOST_HOPS => Err(does_not_lead(group)),
             // A member whose address has not come round yet will be known in a moment.
             Lead::There(index) => {
-                Ok(self.view().worker(index).map_or(Way::Nobody, |(_, member)| Way::There(target(member))))
+                let view = self.view();
+                let known = view.worker(index).map(|(_, member)| target(member));
+                Ok(known.or_else(|| former(&view, group, index)).map_or(Way::Nobody, Way::There))
             }
         })
     }
@@ -339,6 +341,12 @@ fn promote_hint(survivor: &str) -> String {
 
 fn target(member: &MemberView) -> Target {
     Target { index: member.index, address: member.address.clone(), data: member.data.clone() }
+}
+
+/// A member that was drained and may lead until its group has let go of it.
+fn former(view: &ClusterView, group: u32, index: u32) -> Option<Target> {
+    let former = view.group(group)?.former.iter().find(|former| former.index == index)?;
+    Some(Target { index, address: former.address.clone(), data: former.data.clone() })
 }
 
 #[cfg(test)]

@@ -435,7 +435,8 @@ impl Directory {
             if let Some(why) = &worker.removed {
                 group.removed.push(*index);
                 if why == LEFT {
-                    group.former.push(FormerView { index: *index, address: worker.address.clone() });
+                    let (address, data) = (worker.address.clone(), worker.data.clone());
+                    group.former.push(FormerView { index: *index, address, data });
                 }
                 continue;
             }

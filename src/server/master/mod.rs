@@ -16,13 +16,14 @@ use super::facts::SOFTWARE;
 use super::node::{Mode, Node};
 use super::peers::HttpWire;
 use super::site::Site;
-use crate::cluster::directory::{Directory, Heard, MasterEntry, WorkerEntry};
+use crate::cluster::directory::{Directory, Heard, LEFT, MasterEntry, WorkerEntry};
 use crate::cluster::membership::raft_id;
 use crate::cluster::placement::Waits;
 use crate::cluster::planning::{self, GroupFacts};
 use crate::cluster::status::promotion_loses;
 use crate::cluster::view::{
-    ClusterView, GroupStatus, MasterStatus, MasterStatusEntry, WorkerFacts, WorkerStatus, needs_vote,
+    ClusterView, GroupStatus, MasterStatus, MasterStatusEntry, RegisterRequest, WorkerFacts, WorkerStatus,
+    counts_on,
 };
 use crate::error::{Error, Kind, Result};
 use crate::replica::handle::{DirectoryHandle, Numbers};
@@ -141,17 +142,48 @@ impl Master {
         planning::hear(&self.directory(), facts)
     }
 
-    /// True if `group` still counts on the vote of worker `index`, which says `own` of itself.
-    fn needs_vote(&self, index: u32, group: u32, own: &WorkerFacts) -> bool {
+    /// Whether `group` still counts on worker `index`, which says `own` of itself; none if nobody tells.
+    fn counts_on(&self, index: u32, group: u32, own: Option<&WorkerFacts>) -> Option<bool> {
         let directory = self.directory();
         // A group that was dissolved has nobody who could let go of anybody.
         if directory.members(group).next().is_none() {
-            return false;
+            return Some(false);
         }
         let beats = self.beats();
         let alive = beats.values().filter(|beat| beat.seen.elapsed() <= ALIVE);
-        let facts = alive.filter_map(|beat| beat.facts.as_ref()).chain([own]);
-        needs_vote(index, group, directory.group(group).incarnation, facts)
+        let facts = alive.filter_map(|beat| beat.facts.as_ref()).chain(own);
+        counts_on(index, group, directory.group(group).incarnation, facts)
+    }
+
+    /// Whether worker `index`, which was removed and says `own` of itself, is to stay for a while. Where nobody tells it is,
+    /// as long as it is of this life of its group.
+    fn holds_back(&self, index: u32, group: u32, own: &WorkerFacts) -> bool {
+        let incarnation = self.directory().group(group).incarnation;
+        self.counts_on(index, group, Some(own)).unwrap_or_else(|| own.belongs(group, incarnation))
+    }
+
+    /// Errors: `NoMajority` if who asks was drained and its group may count on it still: then it serves without being
+    /// registered, until the answer to a heartbeat lets it go. `Conflict` if nobody would find it where it is now.
+    fn check_leaver(&self, request: &RegisterRequest) -> Result<()> {
+        let directory = self.directory();
+        let is_leaver = |entry: &WorkerEntry| {
+            entry.uuid == request.uuid
+                && !request.uuid.is_empty()
+                && entry.removed.as_deref() == Some(LEFT)
+                && request.starts > entry.starts
+        };
+        let Some((index, entry)) = directory.workers.iter().find(|(_, entry)| is_leaver(entry)) else {
+            return Ok(());
+        };
+        if self.counts_on(*index, entry.group, None) == Some(false) {
+            return Ok(());
+        }
+        let detail = format!("worker {index} leaves group {}, which may count on it still", entry.group);
+        if entry.address == request.address {
+            return Err(Error::new(Kind::NoMajority, detail));
+        }
+        let hint = format!("start it at {} again, where the others look for it", entry.address);
+        Err(Error::new(Kind::Conflict, detail).hint(hint))
     }
 
     /// The routes, with who leads and votes as far as heartbeats tell.

@@ -141,8 +141,7 @@ async fn drain_member(desk: &Desk<'_>, index: u32, dry_run: bool) -> Result<Drai
     let heard = desk.master.heard(group);
     let mut reply = DrainReply { group, leaves: vec![index], ..DrainReply::default() };
     if worker.removed.is_some() {
-        let votes = heard.voters.contains(&index) || heard.outgoing.contains(&index);
-        reply.done = directory.group(group).dissolved || !heard.voters.is_empty() && !votes;
+        reply.done = desk.master.counts_on(index, group, None) == Some(false);
         return Ok(reply);
     }
     let command = DirectoryCommand::DrainMember { index };

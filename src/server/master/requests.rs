@@ -36,6 +36,7 @@ pub(crate) async fn register(door: &Door, asked: &Asked<'_>, payload: &mut Paylo
     if request.accept_data_loss {
         master.check_listened()?;
     }
+    master.check_leaver(&request)?;
     let lost = request.replace.and_then(|lost| directory.workers.get(&lost));
     let heard = lost.map_or_else(Heard::default, |lost| master.heard(lost.group));
     let command = DirectoryCommand::Register { request, alive: master.alive(), heard };
@@ -93,7 +94,7 @@ pub(crate) async fn heartbeat(door: &Door, asked: &Asked<'_>, payload: &mut Payl
     let removed = known.is_some_and(|entry| entry.removed.is_some());
     // Its group may not have heard of that yet, or may have just made it a voter: then it stays until it is let go.
     let refused = known
-        .filter(|entry| removed && !master.needs_vote(index, entry.group, &request.facts))
+        .filter(|entry| removed && !master.holds_back(index, entry.group, &request.facts))
         .and_then(|entry| entry.removed.clone());
     if !register && !removed {
         master.note(index, request.run, Some(request.facts));

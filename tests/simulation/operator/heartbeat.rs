@@ -10,7 +10,7 @@ use crate::system::{MS, SECOND, System};
 use crate::workers::Workers;
 use catstore::cluster::directory::{DirectoryCommand, Heard};
 use catstore::cluster::membership::{index_of, wanted};
-use catstore::cluster::view::{RegisterRequest, WorkerFacts, needs_vote};
+use catstore::cluster::view::{RegisterRequest, WorkerFacts, counts_on};
 use catstore::replica::core::Role;
 use catstore::replica::directory::DirectoryMachine;
 use catstore::replica::keyspace::Keyspace;
@@ -52,11 +52,12 @@ impl Operator {
         self.heard.insert((at, index), (sys.now, facts));
         let life = teller.life;
         let view = directory.view();
-        // One that votes stays until its group has let go of it; a dissolved one has nobody who could.
+        // A member stays until its group has let go of it; a dissolved one has nobody who could.
         let own = self.heard.range((at, 0)..=(at, u32::MAX));
         let lately = own.filter(|(_, (heard, _))| sys.now - heard < ALIVE);
         let there = view.group(group).is_some_and(|group| !group.members.is_empty());
-        let needed = there && needs_vote(index, group, 1, lately.map(|(_, (_, facts))| facts));
+        let counted_on = counts_on(index, group, 1, lately.map(|(_, (_, facts))| facts));
+        let needed = there && counted_on.unwrap_or(true);
         let removed = view.is_removed(index);
         if leads && !needed && removed {
             stop(sys, worker, masters, workers);

@@ -1,9 +1,10 @@
-//! "I stored a film, and drained the machine that had it right away." What is acknowledged has reached whoever stays before
-//! the group lets go of whoever leaves.
+//! "I drained the machine that had the vote." What is acknowledged has reached whoever stays before the group lets go of
+//! whoever leaves: also what was stored right before, and also if that machine is restarted meanwhile.
 
 mod common;
 
-use common::{Cluster, Dice, until};
+use common::{Cluster, Dice, Node, until};
+use rustix::process::Signal;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -32,15 +33,18 @@ fn are_equal(one: &Path, other: &Path) -> bool {
     matches!(other.read(&mut right), Ok(0))
 }
 
+/// A cluster whose worker 0 votes, and worker 1 that stands by.
+fn two() -> (Cluster, Node) {
+    let cluster = Cluster::start();
+    let clone = cluster.home.worker_with(&cluster.master, &["--clone", "0"]);
+    until("worker 0 may leave", || (cluster.run(&["drain", "0", "--dry-run"]).code == 0).then_some(()));
+    (cluster, clone)
+}
+
 #[test]
 fn what_was_stored_just_before_the_voter_leaves_is_whole_at_the_one_that_stays() {
-    let cluster = Cluster::start();
+    let (cluster, _clone) = two();
     let home = &cluster.home;
-    let _clone = home.worker_with(&cluster.master, &["--clone", "0"]);
-    until("the clone is a live copy", || {
-        let status = cluster.run(&["status", "--json"]).exits(0).json();
-        (status["groups"][0]["standbys"] == serde_json::json!([1])).then_some(())
-    });
     let (film, back) = (home.path("film"), home.path("back"));
     make_film(&film);
     let text = |path: &Path| path.display().to_string();
@@ -52,4 +56,25 @@ fn what_was_stored_just_before_the_voter_leaves_is_whole_at_the_one_that_stays()
     });
     cluster.run(&["get", "film", "-o", &text(&back)]).exits(0);
     assert!(are_equal(&film, &back), "the film came back changed");
+}
+
+#[test]
+fn a_voter_that_is_restarted_while_it_is_drained_serves_until_it_is_let_go() {
+    let (mut cluster, clone) = two();
+    cluster.worker.put("A", "happy");
+    // Nobody can take the vote over meanwhile.
+    clone.signal(Signal::STOP);
+    let master = cluster.master.port.to_string();
+    let mut drain = cluster.home.command(env!("CARGO_BIN_EXE_catstore"));
+    let mut drain = drain.args(["drain", "0", "--master", &master]).spawn().expect("a command");
+    until("worker 0 is to leave", || {
+        let view = cluster.master.get("/cluster").json();
+        (view["groups"][0]["removed"] == serde_json::json!([0])).then_some(())
+    });
+    cluster.worker.kill();
+    cluster.worker.restart();
+    clone.signal(Signal::CONT);
+    assert!(drain.wait().expect("an end").success(), "worker 0 left");
+    assert_eq!(cluster.worker.wait(std::time::Duration::from_secs(20)), 0);
+    assert_eq!(clone.value("A").as_deref(), Some(b"happy".as_slice()));
 }
