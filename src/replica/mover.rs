@@ -214,7 +214,7 @@ impl Mover {
     pub fn lost(&mut self, sight: &Sight<'_>) -> Option<MoveStep> {
         let out = sight.moves.outgoing.as_ref().filter(|out| out.phase == OutPhase::Following)?;
         self.word = None;
-        Some(again(out))
+        Some(anew(out, out.attempt + 1))
     }
 
     /// How far the move is, for others; `total` is about how many bytes there are in all.
@@ -310,6 +310,8 @@ impl Mover {
                 Act::Propose(MoveStep::Freeze { id: out.id })
             }
             _ if cancelled => ask(out, MoveStep::Refuse { id: out.id }),
+            // Begun in a former incarnation: what the target has of it may come from a copy that was left behind.
+            _ if out.attempt < first_attempt(sight) => Act::Propose(anew(out, first_attempt(sight))),
             Some(TargetWord::Receiving { attempt, copied, complete, next }) if attempt == out.attempt => {
                 match complete {
                     true => self.drain(out, next),
@@ -343,7 +345,7 @@ impl Mover {
     /// The copy is complete, and the target has the changes below `next`.
     fn drain(&mut self, out: &Outgoing, next: u64) -> Act {
         if next > out.next || next < out.first {
-            return Act::Propose(again(out));
+            return Act::Propose(anew(out, out.attempt + 1));
         }
         if next - out.first >= TRIM_AFTER {
             return Act::Propose(MoveStep::Trim { id: out.id, first: next });
@@ -447,13 +449,16 @@ fn activate(sight: &Sight<'_>, out: &Outgoing) -> MoveStep {
 
 /// Begins the move. The attempt is a later one than any of a former incarnation.
 fn first(sight: &Sight<'_>, order: &MoveOrder) -> MoveStep {
-    let attempt = (sight.incarnation << 32) + 1;
-    MoveStep::Begin { id: order.id, attempt, slots: order.slots.clone(), to: order.to }
+    MoveStep::Begin { id: order.id, attempt: first_attempt(sight), slots: order.slots.clone(), to: order.to }
 }
 
-/// Begins the next attempt.
-fn again(out: &Outgoing) -> MoveStep {
-    MoveStep::Begin { id: out.id, attempt: out.attempt + 1, slots: out.slots.clone(), to: out.to }
+fn first_attempt(sight: &Sight<'_>) -> u64 {
+    (sight.incarnation << 32) + 1
+}
+
+/// Begins another attempt.
+fn anew(out: &Outgoing, attempt: u64) -> MoveStep {
+    MoveStep::Begin { id: out.id, attempt, slots: out.slots.clone(), to: out.to }
 }
 
 #[cfg(test)]

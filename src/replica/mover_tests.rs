@@ -423,6 +423,38 @@ fn a_source_that_forgot_its_move_begins_it_anew() {
     }
 }
 
+/// The source goes on from a copy of the middle of the move, and lacks what the target has got since.
+#[test]
+fn a_source_that_lost_the_end_of_its_move_begins_it_anew() {
+    let mut tried = 0;
+    for seed in 0..50 {
+        let mut pair = Pair::new(seed);
+        (0..100).for_each(|_| pair.write());
+        pair.order(1, half());
+        pair.run(true, |pair| pair.source.published().moves.outgoing.is_some());
+        let (copy, model, versions) =
+            (pair.source.rows.0.lock().unwrap().clone(), pair.model.clone(), pair.versions.clone());
+        let complete = |pair: &Pair| {
+            let moves = pair.target.published().moves;
+            moves.incoming.as_ref().is_some_and(|incoming| incoming.complete && incoming.next > 3)
+        };
+        pair.run(true, |pair| complete(pair) || pair.target.published().moves.took);
+        if !complete(&pair) || pair.target.published().moves.took {
+            continue;
+        }
+        tried += 1;
+        *pair.source.rows.0.lock().unwrap() = copy;
+        pair.source.machine = Keyspace::load(&pair.source.rows).unwrap();
+        (pair.model, pair.versions) = (model, versions);
+        (pair.mover, pair.incarnation) = (Mover::default(), 2);
+        // As many changes as the target has got of those that are gone, and more.
+        (0..40).for_each(|_| pair.write());
+        pair.finish();
+        pair.check();
+    }
+    assert!(tried > 10, "{tried}");
+}
+
 #[test]
 fn a_group_in_a_move_is_not_cleared() {
     let mut pair = Pair::new(7);

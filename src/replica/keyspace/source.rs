@@ -47,7 +47,7 @@ impl Keyspace {
         to: u32,
     ) -> Result<()> {
         if let Some(out) = self.outgoing(id, &[OutPhase::Following]) {
-            if attempt != out.attempt + 1 {
+            if attempt <= out.attempt {
                 return Ok(());
             }
             (out.attempt, out.base, out.first) = (attempt, out.next, out.next);
