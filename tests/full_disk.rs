@@ -4,7 +4,6 @@
 mod common;
 
 use common::disk::{SmallDisk, free_bytes};
-
 use common::node::kv;
 use common::{Home, Launch, Node, Session, within};
 use std::fs::File;

@@ -8,15 +8,18 @@ use std::ops::ControlFlow;
 
 /// A slice holds about so many bytes of rows.
 const SLICE: usize = 64 << 20;
+/// After so many rows it is asked again whether it is to go on: who answers takes a lock that readers take too.
+const ROWS: usize = 1000;
 
 /// Writes all rows of `state` anew, until `ended`. Errors: as [`State::scan`].
 pub(super) fn run(state: &dyn State, ended: &dyn Fn() -> bool) -> Result<()> {
     let (mut from, last) = keys::everything();
     loop {
-        let (mut bytes, mut end) = (0, None);
+        let (mut rows, mut bytes, mut end) = (0, 0, None);
         state.scan(&from, &last, &mut |row, value| {
+            rows += 1;
             bytes += row.len() + value.len();
-            if bytes < SLICE && !ended() {
+            if bytes < SLICE && (rows % ROWS != 0 || !ended()) {
                 return ControlFlow::Continue(());
             }
             end = Some(row.to_vec());

@@ -2,9 +2,9 @@
 //!
 //! One round: the ledger begins to gather what comes; then every chunk that a value of the state names is noted, and those
 //! that are not are candidates if no upload holds them and nobody touched them for a while. Whoever began to read a value
-//! before that, be it before an earlier round that was given up, must have ended; who begins later finds one that was noted. Then the candidates are removed, each batch under the ledger's lock, after what came
-//! meanwhile was noted too: an entry that is applied, or an upload that finds its chunk here, comes before or after a
-//! removal, never in the middle.
+//! before that, be it before an earlier round that was given up, must have ended; who begins later finds one that was
+//! noted. Then the candidates are removed, each batch under the ledger's lock, after what came meanwhile was noted too: an
+//! entry that is applied, or an upload that finds its chunk here, comes before or after a removal, never in the middle.
 
 use super::talk::{self, Question};
 use super::{Keeper, lock};

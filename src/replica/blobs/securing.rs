@@ -93,7 +93,7 @@ impl Keeper {
     }
 
     /// True while this member is open and its term is `term`.
-    pub fn leads_in(&self, term: u64) -> bool {
+    pub fn is_still_in(&self, term: u64) -> bool {
         self.standing.check_open().is_ok() && self.standing.status().term == term
     }
 

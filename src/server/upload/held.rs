@@ -62,7 +62,7 @@ impl Drop for Held {
 async fn settle_later(replica: KeyspaceHandle, keeper: Arc<Keeper>, mark: Mark) {
     let mut pause = PAUSE;
     // In a later term it does not matter.
-    while keeper.leads_in(mark.term) {
+    while keeper.is_still_in(mark.term) {
         let nothing = Request { id: None, command: Command::Sweep };
         match replica.submit(nothing, Instant::now() + BEHIND).await {
             Ok(_) => return keeper.settle(mark),
