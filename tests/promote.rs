@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Cluster, Node, Reply, until};
+use common::{Cluster, Home, Node, Reply, until};
 
 /// A cluster, and a clone of its worker that is a live copy.
 fn two() -> (Cluster, Node) {
@@ -110,4 +110,105 @@ fn promote_says_what_may_be_missing_and_the_survivor_goes_on_alone() {
     assert_eq!(clone.value("A").as_deref(), Some(b"three".as_slice()));
     let text = run(&cluster, &["status"]).exits(0).text();
     assert!(text.contains("removed for good: worker 0 (left behind when worker 1 was promoted)"), "{text}");
+}
+
+const KEYS: usize = 200;
+
+fn fill(node: &Node, word: &str) {
+    for key in 0..KEYS {
+        node.put(format!("key {key}"), format!("{word} {key}"));
+    }
+}
+
+/// A group whose copy slept while slots moved, and a founder that gave or took them.
+struct Slept {
+    home: Home,
+    master: Node,
+    first: Node,
+    clone: Node,
+}
+
+impl Slept {
+    fn start() -> Slept {
+        let home = Home::new();
+        let master = home.start("master", &["--move-rate", "100m"]);
+        let first = home.worker(&master);
+        fill(&first, "old");
+        let clone = home.worker_with(&master, &["--clone", "0"]);
+        let slept = Slept { home, master, first, clone };
+        until("the clone is a live copy", || {
+            (slept.status()["groups"][0]["standbys"] == serde_json::json!([1])).then_some(())
+        });
+        slept
+    }
+
+    fn status(&self) -> serde_json::Value {
+        self.home.run_at(&self.master, &["status", "--json"]).exits(0).json()
+    }
+
+    fn of_each(&self, what: &str) -> Vec<u64> {
+        let groups = self.status()["groups"].as_array().expect("groups").clone();
+        groups.iter().map(|group| group[what].as_u64().unwrap_or_default()).collect()
+    }
+
+    fn await_slots(&self, slots: &[u64]) {
+        until("slots are where they belong", || (self.of_each("slots") == slots).then_some(()));
+        until("nothing moves", || (self.status()["moves"] == serde_json::json!([])).then_some(()));
+    }
+
+    fn promote(&self, index: &str) {
+        until("the promotion", || {
+            let outcome = self.home.run_at(&self.master, &["promote", index, "--accept-data-loss"]);
+            (outcome.code == 0).then_some(())
+        });
+    }
+
+    /// Every key is in one group, takes a value, and has it wherever it is read.
+    fn writes_go_on(&self, nodes: [&Node; 2]) {
+        fill(nodes[0], "newest");
+        for key in 0..KEYS {
+            for node in nodes {
+                let value = node.value(format!("key {key}")).expect("a value");
+                assert_eq!(value, format!("newest {key}").as_bytes());
+            }
+        }
+        until("each key is counted once", || {
+            (self.of_each("keys").iter().sum::<u64>() == KEYS as u64).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_copy_that_slept_while_slots_went_does_not_serve_them() {
+    let mut slept = Slept::start();
+    slept.clone.kill();
+    let second = slept.home.worker(&slept.master);
+    slept.await_slots(&[8192, 8192]);
+    fill(&second, "new");
+    slept.first.kill();
+    slept.clone.restart();
+    slept.promote("1");
+    // What moved away is not touched by the loss, and the copy does not serve what it has of it.
+    let values: Vec<Vec<u8>> =
+        (0..KEYS).map(|key| slept.clone.value(format!("key {key}")).expect("a value")).collect();
+    let new = values.iter().filter(|value| value.starts_with(b"new")).count();
+    assert!((KEYS / 3..KEYS).contains(&new), "{new} of {KEYS} are new");
+    slept.writes_go_on([&slept.clone, &second]);
+    assert_eq!(slept.of_each("slots"), [8192, 8192]);
+}
+
+#[test]
+fn a_copy_that_slept_while_slots_came_serves_them() {
+    let mut slept = Slept::start();
+    let mut second = slept.home.worker(&slept.master);
+    slept.await_slots(&[8192, 8192]);
+    slept.clone.kill();
+    slept.home.run_at(&slept.master, &["drain", "--group", "2"]).exits(0);
+    assert_eq!(second.wait(common::PATIENCE), 0);
+    slept.await_slots(&[16384]);
+    slept.first.kill();
+    slept.clone.restart();
+    slept.promote("1");
+    slept.writes_go_on([&slept.clone, &slept.master]);
+    assert_eq!(slept.of_each("slots"), [16384]);
 }

@@ -72,6 +72,11 @@ impl SlotTable {
         SlotSet::of(own.map(|range| Span { first: range.first, last: range.last }))
     }
 
+    /// The slots that have an owner.
+    pub fn owned(&self) -> SlotSet {
+        SlotSet::of(self.ranges.iter().map(|range| Span { first: range.first, last: range.last }))
+    }
+
     /// Gives `slots` to `group`, whoever owned them, and nobody else anything.
     pub fn give(&mut self, slots: &SlotSet, group: u32) {
         self.take(slots);

@@ -1,6 +1,7 @@
 //! Commands to the keyspace and their replies, and how entries carry them.
 
-use crate::cluster::moves::SlotSet;
+use crate::cluster::moves::{MoveOrder, SlotSet};
+use crate::cluster::slots::SlotTable;
 use serde::{Deserialize, Serialize};
 
 /// A condition on the record that a command would replace or delete.
@@ -47,6 +48,20 @@ pub enum Command {
     Move(MoveStep),
     /// Stores a value that is in chunks.
     PutChunks(PutChunks),
+}
+
+impl Command {
+    /// True for what clients ask for; the others are the group's own.
+    pub fn is_of_client(&self) -> bool {
+        match self {
+            Command::Put(_)
+            | Command::PutChunks(_)
+            | Command::Delete { .. }
+            | Command::Batch(_)
+            | Command::Clear => true,
+            Command::Sweep | Command::Digest { .. } | Command::Move(_) => false,
+        }
+    }
 }
 
 /// A step of the move with this id. The source proposes its own and asks the target's leader to propose the target's.
@@ -168,6 +183,44 @@ pub enum MoveStep {
         /// The move.
         id: u64,
     },
+    /// Source: the target, which goes on from a copy that lacks the end of the move, has refused it after all. What was
+    /// given, and is still whole here, is served here again.
+    Reclaim {
+        /// The move.
+        id: u64,
+        /// The source's group.
+        group: u32,
+    },
+    /// A group that goes on as another incarnation takes the masters' word on its slots, or does the next thing that has to
+    /// be done before.
+    Adopt(Adopt),
+}
+
+/// What the masters say of the slots of a group that goes on as another incarnation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopt {
+    /// The group.
+    pub group: u32,
+    /// The incarnation.
+    pub incarnation: u64,
+    /// Who owns which slot.
+    pub slots: SlotTable,
+    /// The unfinished move that the group is in.
+    pub order: Option<MoveOrder>,
+    /// Moves below this number are known to the masters, as orders or as done.
+    pub next_move: u64,
+}
+
+impl Adopt {
+    /// The unfinished move in which the group gives.
+    pub fn gives(&self) -> Option<&MoveOrder> {
+        self.order.as_ref().filter(|order| order.from == self.group)
+    }
+
+    /// The unfinished move in which it takes.
+    pub fn takes(&self) -> Option<&MoveOrder> {
+        self.order.as_ref().filter(|order| order.to == self.group)
+    }
 }
 
 impl MoveStep {
@@ -186,7 +239,9 @@ impl MoveStep {
             | MoveStep::Follow { id, .. }
             | MoveStep::Activate { id, .. }
             | MoveStep::Refuse { id }
-            | MoveStep::Settle { id } => *id,
+            | MoveStep::Settle { id }
+            | MoveStep::Reclaim { id, .. } => *id,
+            MoveStep::Adopt(word) => word.order.as_ref().map_or(0, |order| order.id),
         }
     }
 

@@ -22,18 +22,19 @@ use super::shared::{Live, Shared, lock};
 use super::transport::Wire;
 use crate::cluster::directory::{Directory, DirectoryCommand, DirectoryReply};
 use crate::cluster::membership::{Wanted, index_of, raft_id};
-use crate::cluster::moves::{SlotSet, Span};
+use crate::cluster::moves::SlotSet;
 use crate::error::{Error, Kind, Result};
 use crate::replica::{Folder, Role, Sizes};
 use crate::store::blobs::ChunkFolder;
 use crate::store::folder::Stores;
 use crate::store::generation::{LevelBuilding, LevelGenerations};
+use crate::store::identity::FIRST_INCARNATION;
 use crate::store::log::RaftLog as _;
 use crate::store::raft_engine::EngineLog;
 use crate::store::state::{Generations as _, State};
 use std::cell::Cell;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -385,6 +386,11 @@ macro_rules! common {
                 self.replica.close()
             }
 
+            /// The incarnation of the group that it belongs to.
+            pub fn incarnation(&self) -> u64 {
+                self.replica.incarnation
+            }
+
             /// The data folder.
             pub fn path(&self) -> PathBuf {
                 self.replica.path.clone()
@@ -425,6 +431,8 @@ impl Applied {
 pub struct KeyspaceHandle {
     replica: Arc<Replica<Keyspace>>,
     keeper: Arc<Keeper>,
+    /// True once the group is known to have adopted its slots.
+    adopted: Arc<AtomicBool>,
 }
 
 impl KeyspaceHandle {
@@ -443,7 +451,7 @@ impl KeyspaceHandle {
             Ok(Some(started as Arc<dyn Chunks>))
         })?;
         let keeper = keeper.ok_or_else(|| Error::new(Kind::Failed, "the keeper of chunks did not start"))?;
-        Ok(KeyspaceHandle { replica, keeper })
+        Ok(KeyspaceHandle { replica, keeper, adopted: Arc::default() })
     }
 
     /// Who keeps the chunks of large values.
@@ -461,9 +469,25 @@ impl KeyspaceHandle {
     /// Hands a command to the replica and waits for its reply.
     ///
     /// Errors: `Overloaded` (inbox full), `DiskFull`, `NoMajority`, `Moved` (this member does not lead), `Closed`,
-    /// `Failed`: certainly not written. `UnknownOutcome`: it may have been written; also when the deadline passes first.
+    /// `Failed`, `Frozen` (a promoted group does not know its slots yet): certainly not written. `UnknownOutcome`: it may
+    /// have been written; also when the deadline passes first.
     pub async fn submit(&self, request: Request, deadline: Instant) -> Result<Reply> {
+        if request.command.is_of_client() && self.awaits()? {
+            return Err(keyspace::awaiting());
+        }
         self.replica.submit(request, deadline).await
+    }
+
+    /// True if the group goes on as another incarnation and has not adopted its slots: it serves nobody until it has.
+    /// Once it has, this never changes as long as the replica runs. Errors: `Closed`, `Failed`.
+    fn awaits(&self) -> Result<bool> {
+        let incarnation = self.replica.incarnation;
+        if incarnation == FIRST_INCARNATION || self.adopted.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let awaits = self.replica.shared.applied_here()?.published.moves.awaits(incarnation);
+        self.adopted.store(!awaits, Ordering::Release);
+        Ok(awaits)
     }
 
     /// A right to read linearizably, now; none if a majority must be asked first. Errors: `Closed`, `Failed`.
@@ -498,7 +522,7 @@ impl KeyspaceHandle {
     }
 
     fn read(&self, live: Live<Keyspace>) -> Reader {
-        Reader::new(live.state, live.published, self.replica.shared.clone())
+        Reader::new(live.state, live.published, self.replica.shared.clone(), self.replica.incarnation)
     }
 
     /// What the directory wants of this group.
@@ -520,8 +544,7 @@ impl KeyspaceHandle {
             numbers.bytes = live.published.counters.bytes;
             numbers.version = live.published.counters.version;
             let Published { slots, moves, .. } = &live.published;
-            numbers.slots =
-                SlotSet::of(slots.ranges().iter().map(|range| Span { first: range.first, last: range.last }));
+            numbers.slots = slots.owned();
             numbers.moves_done = moves.last_out;
             let active = moves.incoming.as_ref().filter(|incoming| incoming.phase == InPhase::Active);
             numbers.received = active.map(|incoming| incoming.id);

@@ -6,6 +6,7 @@
 //!
 //! Slots come and go by moves (`source.rs`, `target.rs`); which rows go with a slot is known to `travel.rs`.
 
+mod adopt;
 mod counters;
 mod source;
 mod sweep;
@@ -86,6 +87,15 @@ impl Published {
 pub fn frozen(slot: u16) -> Error {
     Error::new(Kind::Frozen, format!("slot {slot} is on its way to another group; nothing was done"))
         .hint("ask again in a moment")
+}
+
+/// The error of a request to a group that goes on as another incarnation and does not know yet which slots are its own.
+pub fn awaiting() -> Error {
+    Error::new(
+        Kind::Frozen,
+        "this group was promoted and has to hear from a master which slots are its own; nothing was done",
+    )
+    .hint("ask again in a moment; if no master runs, start one")
 }
 
 /// The workers' machine.
@@ -341,6 +351,7 @@ impl Keyspace {
                 changes.order_digest(DigestOrder { id, members });
                 Ok(Reply::DigestOrdered)
             }
+            Command::Move(MoveStep::Adopt(word)) => self.adopt(changes, word),
             Command::Move(step) if step.is_of_target() => self.step_as_target(changes, step),
             Command::Move(step) => self.step_as_source(changes, step),
         }

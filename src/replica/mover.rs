@@ -5,10 +5,11 @@
 //! What it must not do: withdraw before the target said that it refused, give before the target said that it owns the
 //! slots, and decide either by silence.
 
-use super::command::{MoveStep, Secured, TargetWord};
+use super::command::{Adopt, MoveStep, Secured, TargetWord};
 use super::keyspace::Chunk;
-use super::moves::{Moves, OutPhase, Outgoing};
+use super::moves::{InPhase, Moves, OutPhase, Outgoing, first_attempt};
 use crate::cluster::moves::{MoveFacts, MoveOrder, Phase, SlotSet};
+use crate::cluster::slots::SlotTable;
 use serde_bytes::ByteBuf;
 
 /// Chunks have about so many bytes, or one larger row.
@@ -47,8 +48,12 @@ pub struct Sight<'a> {
     pub clock: u64,
     /// The unfinished move in which the masters want this group to give, if they do.
     pub order: Option<&'a MoveOrder>,
+    /// The unfinished move in which they want it to take, if they do.
+    pub takes: Option<&'a MoveOrder>,
     /// Moves below this number are known to the masters, as orders or as done.
     pub next_move: u64,
+    /// Who owns which slot, if the masters say so of this incarnation of the group, or of a later one.
+    pub slots: Option<&'a SlotTable>,
     /// Bytes a second that a copy may take; none: half of the time that it could.
     pub rate: Option<u64>,
 }
@@ -143,9 +148,10 @@ impl Mover {
         if sight.now < self.rest_until {
             return Act::Rest(self.rest_until);
         }
-        let act = match &sight.moves.outgoing {
-            None => self.begin(sight),
-            Some(out) => self.go_on(sight, out),
+        let act = match (self.adopt(sight), &sight.moves.outgoing) {
+            (Some(act), _) => act,
+            (None, None) => self.begin(sight),
+            (None, Some(out)) => self.go_on(sight, out),
         };
         match &act {
             // What was proposed changed nothing: somebody else has to move first.
@@ -246,22 +252,54 @@ impl Mover {
         })
     }
 
+    /// A group that goes on as another incarnation first takes the masters' word on its slots, and before that does away
+    /// with what is left of moves that are over. None if that is done.
+    fn adopt(&mut self, sight: &Sight<'_>) -> Option<Act> {
+        let order = sight.order.or(sight.takes);
+        let open = order.map(|order| order.id);
+        let moves = sight.moves;
+        if !moves.awaits(sight.incarnation) && !moves.lacks_an_end(open) {
+            return None;
+        }
+        let Some(slots) = sight.slots.filter(|_| moves.latest() < sight.next_move) else {
+            return Some(self.rest(sight.now, REST_MS));
+        };
+        let own = slots.of(sight.group);
+        if let Some(id) = moves.leftover(&own, open) {
+            return Some(Act::Propose(MoveStep::Refuse { id }));
+        }
+        let gives = sight.order.map(|order| order.id);
+        let over = moves.outgoing.as_ref().filter(|out| Some(out.id) != gives);
+        let keeps = sight.takes.map_or_else(|| own.clone(), |order| own.minus(&order.slots));
+        let step = over.and_then(|out| match out.phase {
+            OutPhase::Withdrawn => Some(MoveStep::Release { id: out.id }),
+            OutPhase::Done { withdrawn: true } => Some(MoveStep::Forget { id: out.id }),
+            // Some of it came back by a later move: what is here of that is the group's.
+            _ if out.slots.overlaps(&keeps) => None,
+            OutPhase::Given => Some(MoveStep::Release { id: out.id }),
+            OutPhase::Done { withdrawn: false } => Some(MoveStep::Forget { id: out.id }),
+            OutPhase::Following | OutPhase::Frozen => None,
+        });
+        Some(Act::Propose(step.unwrap_or_else(|| {
+            MoveStep::Adopt(Adopt {
+                group: sight.group,
+                incarnation: sight.incarnation,
+                slots: slots.clone(),
+                order: order.cloned(),
+                next_move: sight.next_move,
+            })
+        })))
+    }
+
     fn begin(&mut self, sight: &Sight<'_>) -> Act {
         match sight.order.filter(|order| order.id > sight.moves.last_out) {
-            // Nothing was begun, as far as this copy knows. The target's word counts: this group may have been revived from a
-            // copy that lacks the rest.
-            Some(order) if order.cancelled => match self.word {
-                Some(TargetWord::Refused | TargetWord::Ended { took: false }) => {
-                    Act::Propose(MoveStep::Withdraw { id: order.id })
-                }
-                Some(TargetWord::Active | TargetWord::Ended { took: true }) => {
-                    Act::Propose(first(sight, order))
-                }
-                _ => Act::Ask { to: order.to, step: MoveStep::Refuse { id: order.id } },
+            // Nothing was begun, and nobody asks the target any more.
+            Some(order) if order.cancelled => Act::Propose(MoveStep::Withdraw { id: order.id }),
+            Some(order) => Act::Propose(begin(order, first_attempt(sight.incarnation))),
+            None => match abandoned(sight) {
+                Some(id) => Act::Propose(MoveStep::Refuse { id }),
+                None => self.rest(sight.now, REST_MS),
             },
-            // Also one that the masters know to be switched.
-            Some(order) => Act::Propose(first(sight, order)),
-            None => self.rest(sight.now, REST_MS),
         }
     }
 
@@ -269,16 +307,25 @@ impl Mover {
         match out.phase {
             OutPhase::Following => self.follow(sight, out),
             OutPhase::Frozen => self.switch(sight, out),
+            // What has begun to go goes to the end: the target said that it owns the slots.
+            OutPhase::Given if !out.cursor.is_empty() => Act::Propose(MoveStep::Release { id: out.id }),
             OutPhase::Given => match self.word {
                 Some(TargetWord::Ended { took: true } | TargetWord::Late) => {
                     Act::Propose(MoveStep::Release { id: out.id })
                 }
-                Some(TargetWord::Ended { took: false } | TargetWord::Refused | TargetWord::Unknown) => {
-                    // It was revived from a copy that lacks the slots: what is here is the only one, and stays.
-                    self.word = None;
-                    self.rest(sight.now, LONGEST_PAUSE_MS)
+                Some(TargetWord::Ended { took: false }) => {
+                    Act::Propose(MoveStep::Reclaim { id: out.id, group: sight.group })
                 }
-                _ => ask(out, MoveStep::Settle { id: out.id }),
+                // It goes on from a copy that lacks the end: what is here is whole, and comes back.
+                Some(
+                    TargetWord::Refused
+                    | TargetWord::Unknown
+                    | TargetWord::Purging
+                    | TargetWord::Receiving { .. },
+                ) => ask(out, MoveStep::Refuse { id: out.id }),
+                Some(TargetWord::Active | TargetWord::Busy { .. }) | None => {
+                    ask(out, MoveStep::Settle { id: out.id })
+                }
             },
             OutPhase::Withdrawn => match self.word {
                 Some(TargetWord::Ended { .. } | TargetWord::Late | TargetWord::Unknown) => {
@@ -304,14 +351,11 @@ impl Mover {
         }
         let cancelled = sight.order.is_some_and(|order| order.id == out.id && order.cancelled);
         match word {
-            // This group was revived from a copy that lacks the end of the move. (If it is only that what is applied here
-            // is old, the proposal comes to nothing.)
+            // What is applied here is old, and the proposal comes to nothing.
             Some(TargetWord::Active | TargetWord::Ended { took: true }) => {
                 Act::Propose(MoveStep::Freeze { id: out.id })
             }
             _ if cancelled => ask(out, MoveStep::Refuse { id: out.id }),
-            // Begun in a former incarnation: what the target has of it may come from a copy that was left behind.
-            _ if out.attempt < first_attempt(sight) => Act::Propose(anew(out, first_attempt(sight))),
             Some(TargetWord::Receiving { attempt, copied, complete, next }) if attempt == out.attempt => {
                 match complete {
                     true => self.drain(out, next),
@@ -447,13 +491,15 @@ fn activate(sight: &Sight<'_>, out: &Outgoing) -> MoveStep {
     }
 }
 
-/// Begins the move. The attempt is a later one than any of a former incarnation.
-fn first(sight: &Sight<'_>, order: &MoveOrder) -> MoveStep {
-    MoveStep::Begin { id: order.id, attempt: first_attempt(sight), slots: order.slots.clone(), to: order.to }
+/// A move in which the group was to take slots, and that its source has done with before it was refused here to the end.
+fn abandoned(sight: &Sight<'_>) -> Option<u64> {
+    let incoming = sight.moves.incoming.as_ref().filter(|incoming| incoming.phase != InPhase::Active)?;
+    let is_over = sight.next_move > incoming.id && sight.takes.is_none_or(|order| order.id != incoming.id);
+    (is_over && sight.slots.is_some()).then_some(incoming.id)
 }
 
-fn first_attempt(sight: &Sight<'_>) -> u64 {
-    (sight.incarnation << 32) + 1
+fn begin(order: &MoveOrder, attempt: u64) -> MoveStep {
+    MoveStep::Begin { id: order.id, attempt, slots: order.slots.clone(), to: order.to }
 }
 
 /// Begins another attempt.

@@ -2,13 +2,19 @@
 //!
 //! At most one move in which the group gives ([`Outgoing`]) and one in which it takes ([`Incoming`]); of those that are
 //! over, the last of each kind, so that what comes late is known to be late.
+//!
+//! A group that goes on from a copy, or from nothing, as another incarnation may lack the end of moves. It serves nothing
+//! until it has adopted what the masters say of its slots ([`Moves::awaits`]).
 
 use crate::cluster::moves::SlotSet;
 use crate::error::{Error, Kind, Result};
+use crate::store::identity::FIRST_INCARNATION;
 use serde::{Deserialize, Serialize};
 
-/// The layout of the row.
+/// The layout of the row of a group that never adopted its slots.
 const LAYOUT: u8 = 1;
+/// The layout of the row of one that did: what it adopted is behind the rest.
+const ADOPTED: u8 = 2;
 
 /// The moves of a group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +29,13 @@ pub struct Moves {
     pub last_in: u64,
     /// True if it took the slots of `last_in`.
     pub took: bool,
+    /// The incarnation that began with the slots that the masters gave it; 0: none but the first.
+    #[serde(skip)]
+    pub adopted: u64,
+    /// The move in which the group was to take slots then, whose end this copy may lack; 0 if there was none. Once it is
+    /// over the masters' word on those slots counts.
+    #[serde(skip)]
+    pub pending: u64,
 }
 
 /// A move at its source.
@@ -114,22 +127,44 @@ pub enum InPhase {
     Refused,
 }
 
+/// The first attempt of a source in this incarnation: later than any of a former one, whose copies are left behind.
+pub fn first_attempt(incarnation: u64) -> u64 {
+    (incarnation << 32) + 1
+}
+
+impl Outgoing {
+    /// A move of which nothing was sent yet.
+    pub fn bare(id: u64, attempt: u64, slots: SlotSet, to: u32, phase: OutPhase) -> Outgoing {
+        let (base, swept, first, next) = (0, 0, 0, 0);
+        Outgoing { id, attempt, slots, to, phase, base, swept, first, next, cursor: Vec::new() }
+    }
+}
+
 impl Moves {
-    /// Layout: one byte, 1, then the fields as postcard writes them.
+    /// Layout: one byte, 1, then the fields as postcard writes them; or 2, and behind them what was adopted.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        postcard::to_extend(self, vec![LAYOUT])
-            .map_err(|error| Error::new(Kind::Failed, "the moves do not encode").cause(error))
+        let failed = |error| Error::new(Kind::Failed, "the moves do not encode").cause(error);
+        if self.adopted == 0 {
+            return postcard::to_extend(self, vec![LAYOUT]).map_err(failed);
+        }
+        let row = postcard::to_extend(self, vec![ADOPTED]).map_err(failed)?;
+        postcard::to_extend(&(self.adopted, self.pending), row).map_err(failed)
     }
 
     /// Errors: `Damaged`; `Foreign` for a layout of a later version.
     pub fn decode(row: &[u8]) -> Result<Moves> {
         let damaged = || Error::new(Kind::Damaged, "the row of moves is not readable");
         let (layout, rest) = row.split_first().ok_or_else(damaged)?;
-        if *layout != LAYOUT {
+        if ![LAYOUT, ADOPTED].contains(layout) {
             return Err(Error::new(Kind::Foreign, format!("moves of layout {layout} are not known here"))
                 .hint("a newer catstore wrote them: run that version on this folder"));
         }
-        let moves: Moves = postcard::from_bytes(rest).map_err(|error| damaged().cause(error))?;
+        let (mut moves, rest): (Moves, &[u8]) =
+            postcard::take_from_bytes(rest).map_err(|error| damaged().cause(error))?;
+        if *layout == ADOPTED {
+            (moves.adopted, moves.pending) =
+                postcard::from_bytes(rest).map_err(|error| damaged().cause(error))?;
+        }
         let sets = moves.outgoing.iter().map(|out| &out.slots);
         let sets = sets.chain(moves.incoming.iter().flat_map(|incoming| [&incoming.slots, &incoming.purge]));
         for set in sets {
@@ -164,6 +199,36 @@ impl Moves {
     pub fn receives(&self, slot: u16) -> bool {
         let incoming = self.incoming.as_ref().filter(|incoming| incoming.phase != InPhase::Active);
         incoming.is_some_and(|incoming| incoming.slots.contains(slot) || incoming.purge.contains(slot))
+    }
+
+    /// True if the group, which goes on as this incarnation, has not adopted what the masters say of its slots: it serves
+    /// nothing until then.
+    pub fn awaits(&self, incarnation: u64) -> bool {
+        incarnation > FIRST_INCARNATION && self.adopted < incarnation
+    }
+
+    /// True if the move is over that the masters' last word left open. `open`: the unfinished move that the group is in.
+    pub fn lacks_an_end(&self, open: Option<u64>) -> bool {
+        self.pending != 0 && open != Some(self.pending)
+    }
+
+    /// The last move that the group knows of; 0 if there was none. What the masters say counts only if they know it too.
+    pub fn latest(&self) -> u64 {
+        let out = self.outgoing.as_ref().map_or(0, |out| out.id);
+        let incoming = self.incoming.as_ref().map_or(0, |incoming| incoming.id);
+        out.max(incoming).max(self.last_out).max(self.last_in).max(self.pending)
+    }
+
+    /// A move by which something came that is not to stay, so that it has to be refused first: it is over for the masters,
+    /// who know `open` as the unfinished move of the group and `own` as its slots.
+    pub fn leftover(&self, own: &SlotSet, open: Option<u64>) -> Option<u64> {
+        let incoming = self.incoming.as_ref().filter(|incoming| Some(incoming.id) != open)?;
+        let stays = match incoming.phase {
+            InPhase::Active => true,
+            InPhase::Receiving => incoming.slots.overlaps(own),
+            InPhase::Purging | InPhase::Refused => false,
+        };
+        (!stays).then_some(incoming.id)
     }
 
     /// The move that touches the group: it must not be cleared.
@@ -212,6 +277,7 @@ mod tests {
             last_out: 5,
             last_in: 6,
             took: true,
+            ..Moves::default()
         }
     }
 
@@ -227,7 +293,15 @@ mod tests {
         );
         assert_eq!(Moves::decode(&row).unwrap(), moves());
         assert_eq!(Moves::decode(&Moves::default().encode().unwrap()).unwrap(), Moves::default());
-        assert_eq!(Moves::decode(&[2]).unwrap_err().kind(), Kind::Foreign);
+        let adopted = Moves { adopted: 3, pending: 300, ..moves() };
+        let longer = adopted.encode().unwrap();
+        assert_eq!(
+            (longer[0], &longer[1..row.len()], &longer[row.len()..]),
+            (2, &row[1..], &[3, 172, 2][..])
+        );
+        assert_eq!(Moves::decode(&longer).unwrap(), adopted);
+        assert_eq!(Moves::decode(&longer[..longer.len() - 1]).unwrap_err().kind(), Kind::Damaged);
+        assert_eq!(Moves::decode(&[3]).unwrap_err().kind(), Kind::Foreign);
         assert_eq!(Moves::decode(&row[..row.len() - 1]).unwrap_err().kind(), Kind::Damaged);
     }
 

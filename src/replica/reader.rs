@@ -3,9 +3,9 @@
 //! A [`Reader`] is taken for one request, after the right to read was checked. Ownership of a slot and the group's
 //! clock are those that the machine published after the last applied entry.
 
-use super::keyspace::{Keyspace, Published, expired};
+use super::keyspace::{Keyspace, Published, awaiting, expired};
 use super::shared::Shared;
-use crate::cluster::moves::{SlotSet, Span};
+use crate::cluster::moves::SlotSet;
 use crate::cluster::slots::slot;
 use crate::cluster::view::{JsonBytes, ListPage, ListedKey};
 use crate::error::{Error, Kind, Result};
@@ -28,6 +28,8 @@ pub struct Reader {
     state: Arc<dyn State>,
     published: Published,
     shared: Arc<Shared<Keyspace>>,
+    /// True if the group does not know yet which slots are its own.
+    awaits: bool,
 }
 
 /// What a list asks for.
@@ -50,9 +52,15 @@ pub fn weight(listed: &ListedKey) -> usize {
 }
 
 impl Reader {
-    /// A reader of `state` as `published`.
-    pub(super) fn new(state: Arc<dyn State>, published: Published, shared: Arc<Shared<Keyspace>>) -> Reader {
-        Reader { state, published, shared }
+    /// A reader of `state` as `published`, of a group in this incarnation.
+    pub(super) fn new(
+        state: Arc<dyn State>,
+        published: Published,
+        shared: Arc<Shared<Keyspace>>,
+        incarnation: u64,
+    ) -> Reader {
+        let awaits = published.moves.awaits(incarnation);
+        Reader { state, published, shared, awaits }
     }
 
     /// False for a copy that is not there yet: it owns no slot.
@@ -65,10 +73,15 @@ impl Reader {
     /// Errors: `Moved` if the group does not own the key's slot, `Frozen` while that is about to change or has changed
     /// since this reader was taken, `Damaged`, `Failed`.
     pub fn get(&self, key: &[u8]) -> Result<Option<Record>> {
+        self.check_adopted()?;
         let slot = slot(key);
         self.published.serves(slot)?;
         let found = self.stop_on_failure(self.look_up(key))?;
         self.check_unchanged().map(|()| found)
+    }
+
+    fn check_adopted(&self) -> Result<()> {
+        if self.awaits { Err(awaiting()) } else { Ok(()) }
     }
 
     /// What was read is right only if the group served it until then: whoever owns a slot next may change it, and what is
@@ -92,6 +105,7 @@ impl Reader {
     ///
     /// Errors: `Frozen` while slots of the group are on their way or have changed hands since this reader was taken.
     pub fn list(&self, query: &ListQuery) -> Result<ListPage> {
+        self.check_adopted()?;
         if self.published.moves.freezes_any() {
             return Err(Error::new(Kind::Frozen, "slots of this group are on their way to another one")
                 .hint("ask again in a moment"));
@@ -102,9 +116,7 @@ impl Reader {
 
     /// The slots that the group owns: those that a page covers.
     pub fn slots(&self) -> SlotSet {
-        SlotSet::of(
-            self.published.slots.ranges().iter().map(|range| Span { first: range.first, last: range.last }),
-        )
+        self.published.slots.owned()
     }
 
     /// The group that slots were given to lately: it may own some that the routes do not show.

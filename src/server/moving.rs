@@ -208,15 +208,19 @@ impl Trip<'_> {
     fn sight(&self) -> Sight<'_> {
         let Published { counters, moves, .. } = &self.ground.applied.published;
         let group = self.worker.group().unwrap_or_default();
+        let incarnation = self.ground.replica.incarnation();
+        let knows = self.view.group(group).is_some_and(|group| group.incarnation >= incarnation);
         Sight {
             now: self.now(),
             group,
-            incarnation: self.ground.replica.numbers().incarnation,
+            incarnation,
             moves,
             version: counters.version,
             clock: counters.clock,
             order: self.view.moves.iter().find(|order| order.from == group),
+            takes: self.view.moves.iter().find(|order| order.to == group),
             next_move: self.view.next_move,
+            slots: knows.then_some(&self.view.slots),
             rate: self.view.move_rate,
         }
     }
@@ -242,7 +246,7 @@ impl Trip<'_> {
     fn propose(&self, step: MoveStep) -> Result<()> {
         let request = Request { id: None, command: Command::Move(step) };
         match self.runtime.block_on(self.ground.replica.submit(request, Instant::now() + CALL))? {
-            Reply::MoveNoted => Ok(()),
+            Reply::MoveNoted | Reply::MoveTarget(_) => Ok(()),
             reply => Err(Error::new(Kind::Failed, format!("a step of a move was answered with {reply:?}"))),
         }
     }
@@ -260,7 +264,7 @@ impl Trip<'_> {
         let incarnation = |group: u32| self.view.group(group).map_or(1, |group| group.incarnation);
         let question = Question {
             cluster: registered.cluster.clone(),
-            from: (registered.group, self.ground.replica.numbers().incarnation),
+            from: (registered.group, self.ground.replica.incarnation()),
             to: (to, incarnation(to)),
             step,
         };
@@ -300,7 +304,7 @@ pub(crate) async fn take(door: &Door, asked: &Asked<'_>, payload: &mut Payload) 
         .map_err(|error| Error::new(Kind::BadRequest, "this is no step of a move").cause(error))?;
     let replica = site.with_open(&worker.node.mode(), |replica| Ok(replica.clone()))?;
     let registered = worker.registered().ok_or_else(forward::starting)?;
-    let own = (registered.group, replica.numbers().incarnation);
+    let own = (registered.group, replica.incarnation());
     let known = site.view().group(question.from.0).map_or(0, |group| group.incarnation);
     if question.cluster != registered.cluster || question.to != own || question.from.1 < known {
         return Err(Error::new(

@@ -134,7 +134,8 @@ impl Worker {
         let Some(registered) = self.registered() else { return };
         let view = site.view();
         let Some(group) = view.group(registered.group) else { return };
-        let behind = matches!(&*self.node.mode(), Mode::Open(replica) if replica.numbers().incarnation < group.incarnation);
+        let behind =
+            matches!(&*self.node.mode(), Mode::Open(replica) if replica.incarnation() < group.incarnation);
         if group.promoted != Some(registered.index) || !behind {
             return;
         }

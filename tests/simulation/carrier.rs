@@ -362,7 +362,9 @@ fn sight<'a>(
         version: published.counters.version,
         clock: published.counters.clock,
         order: ordered.order.as_ref(),
+        takes: None,
         next_move: ordered.next_move,
+        slots: None,
         rate,
     })
 }

@@ -1,10 +1,12 @@
 //! The source's steps of a move. Each checks that it fits what the group knows of the move; one that does not comes late
 //! or twice, and changes nothing.
 
+use super::adopt::LOST_VERSIONS;
 use super::travel::slot_of;
 use super::{Keyspace, encode_slots};
 use crate::cluster::moves::SlotSet;
-use crate::error::Result;
+use crate::cluster::slots::SlotTable;
+use crate::error::{Error, Kind, Result};
 use crate::replica::changes::Changes;
 use crate::replica::command::{MoveStep, Reply};
 use crate::replica::moves::{Moves, OutPhase, Outgoing};
@@ -25,6 +27,7 @@ impl Keyspace {
             MoveStep::Withdraw { id } => self.withdraw(changes, id)?,
             MoveStep::Release { id } => self.release(changes, id)?,
             MoveStep::Forget { id } => self.forget(changes, id)?,
+            MoveStep::Reclaim { id, group } => self.reclaim(changes, id, group)?,
             // The target's.
             _ => {}
         }
@@ -58,18 +61,8 @@ impl Keyspace {
         if !idle || !owns || slots.check().is_err() {
             return Ok(());
         }
-        Arc::make_mut(&mut self.moves).outgoing = Some(Outgoing {
-            id,
-            attempt,
-            slots,
-            to,
-            phase: OutPhase::Following,
-            base: 0,
-            swept: 0,
-            first: 0,
-            next: 0,
-            cursor: Vec::new(),
-        });
+        Arc::make_mut(&mut self.moves).outgoing =
+            Some(Outgoing::bare(id, attempt, slots, to, OutPhase::Following));
         self.write_moves(changes)
     }
 
@@ -92,9 +85,7 @@ impl Keyspace {
         let Some(out) = self.outgoing(id, &[OutPhase::Frozen]) else { return Ok(()) };
         out.phase = OutPhase::Given;
         let slots = out.slots.clone();
-        Arc::make_mut(&mut self.slots).take(&slots);
-        self.shifts += 1;
-        changes.put(keys::SLOTS_ROW.to_vec(), encode_slots(&self.slots)?);
+        self.own(changes, |own| own.take(&slots))?;
         self.write_moves(changes)
     }
 
@@ -108,6 +99,18 @@ impl Keyspace {
         } else {
             return Ok(());
         }
+        self.write_moves(changes)
+    }
+
+    /// Whatever the target served meanwhile is lost with its versions: they are not given again.
+    fn reclaim(&mut self, changes: &mut Changes<'_>, id: u64, group: u32) -> Result<()> {
+        let Some(out) = self.outgoing(id, &[OutPhase::Given]).filter(|out| out.cursor.is_empty()) else {
+            return Ok(());
+        };
+        out.phase = OutPhase::Withdrawn;
+        let slots = out.slots.clone();
+        self.counters.version += LOST_VERSIONS;
+        self.own(changes, |own| own.give(&slots, group))?;
         self.write_moves(changes)
     }
 
@@ -140,6 +143,19 @@ impl Keyspace {
         moves.outgoing = None;
         moves.last_out = id;
         self.write_moves(changes)
+    }
+
+    /// Changes which slots the group owns.
+    pub(super) fn own(
+        &mut self,
+        changes: &mut Changes<'_>,
+        change: impl FnOnce(&mut SlotTable),
+    ) -> Result<()> {
+        change(Arc::make_mut(&mut self.slots));
+        self.slots.check().map_err(|why| Error::new(Kind::Failed, why))?;
+        self.shifts += 1;
+        changes.put(keys::SLOTS_ROW.to_vec(), encode_slots(&self.slots)?);
+        Ok(())
     }
 
     pub(super) fn write_moves(&mut self, changes: &mut Changes<'_>) -> Result<()> {

@@ -2,10 +2,10 @@
 //! never by a move of which a `Refuse` was applied first. What is not the next thing to come changes nothing; the reply
 //! says what is.
 
-use super::{Keyspace, encode_slots};
+use super::Keyspace;
 use crate::cluster::moves::SlotSet;
 use crate::cluster::slots::slot;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::replica::changes::Changes;
 use crate::replica::command::{MoveStep, MovedRow, Reply, TargetWord};
 use crate::replica::moves::{InPhase, Incoming, Moves, OutPhase};
@@ -230,22 +230,20 @@ impl Keyspace {
             return Ok(());
         }
         let (slots, to) = (incoming.slots.clone(), incoming.to);
-        let (keys, bytes, expiring) = (incoming.keys, incoming.bytes, incoming.expiring);
-        let counters = &mut self.counters;
-        counters.keys += keys;
-        counters.bytes += bytes;
-        counters.expiring += expiring;
-        counters.version = counters.version.max(version);
-        counters.clock = counters.clock.max(clock);
-        Arc::make_mut(&mut self.slots).give(&slots, to);
-        self.slots.check().map_err(|why| Error::new(Kind::Failed, why))?;
-        self.count_received(|incoming| {
-            incoming.phase = InPhase::Active;
-            (incoming.keys, incoming.bytes, incoming.expiring) = (0, 0, 0);
-        });
-        self.shifts += 1;
-        changes.put(keys::SLOTS_ROW.to_vec(), encode_slots(&self.slots)?);
+        self.count_in();
+        self.counters.version = self.counters.version.max(version);
+        self.counters.clock = self.counters.clock.max(clock);
+        self.count_received(|incoming| incoming.phase = InPhase::Active);
+        self.own(changes, |own| own.give(&slots, to))?;
         self.write_moves(changes)
+    }
+
+    /// What came is counted among the group's own.
+    pub(super) fn count_in(&mut self) {
+        let Some(incoming) = &mut Arc::make_mut(&mut self.moves).incoming else { return };
+        self.counters.keys += std::mem::take(&mut incoming.keys);
+        self.counters.bytes += std::mem::take(&mut incoming.bytes);
+        self.counters.expiring += std::mem::take(&mut incoming.expiring);
     }
 
     fn refuse(&mut self, changes: &mut Changes<'_>, id: u64) -> Result<()> {

@@ -182,6 +182,10 @@ pub(super) fn size(step: &MoveStep) -> usize {
         MoveStep::Copy { rows: moved, after, .. } => 64 + after.len() + rows(moved),
         MoveStep::Follow { rows: moved, .. } => 64 + rows(moved),
         MoveStep::Begin { slots, .. } | MoveStep::Accept { slots, .. } => 64 + 8 * slots.spans().len(),
+        MoveStep::Adopt(word) => {
+            let order = word.order.as_ref().map_or(0, |order| order.slots.spans().len());
+            64 + 12 * word.slots.ranges().len() + 8 * order
+        }
         _ => 64,
     }
 }
