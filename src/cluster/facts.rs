@@ -78,6 +78,10 @@ pub struct WorkerFacts {
     /// A move by which its group took slots, and which its source has not settled yet.
     #[serde(default)]
     pub received: Option<u64>,
+    /// True if its group goes on as another incarnation and has not heard yet which slots are its own: what it says of slots
+    /// is what its copy holds.
+    #[serde(default)]
+    pub awaits: bool,
     /// How the chunks of its large values are, since it was opened.
     #[serde(default)]
     pub chunks: ChunkFacts,

@@ -102,9 +102,10 @@ fn starts(directory: &Directory, heard: &BTreeMap<u32, GroupFacts>) -> Vec<Direc
     let mut taken = BTreeSet::new();
     let mut starts = Vec::new();
     for Transfer { from, to, slots } in placement(directory, heard).transfers {
-        let leader = heard.get(&from).and_then(|facts| facts.leader.as_ref());
-        let owns = leader.is_some_and(|leader| slots.minus(&leader.slots).is_empty());
-        if owns && !taken.contains(&from) && !taken.contains(&to) {
+        let leader = |group| heard.get(&group).and_then(|facts: &GroupFacts| facts.leader.as_ref());
+        let owns = leader(from).is_some_and(|leader| !leader.awaits && slots.minus(&leader.slots).is_empty());
+        let knows = leader(to).is_none_or(|leader| !leader.awaits);
+        if owns && knows && !taken.contains(&from) && !taken.contains(&to) {
             taken.extend([from, to]);
             starts.push(DirectoryCommand::StartMove { from, to, slots });
         }

@@ -267,3 +267,14 @@ proptest! {
         prop_assert!(stays.iter().max().unwrap() - stays.iter().min().unwrap() <= 1, "{stays:?}");
     }
 }
+
+#[test]
+fn no_move_begins_with_a_group_that_does_not_know_its_slots() {
+    for group in [0, 1] {
+        let mut world = World::new(2);
+        world.facts.get_mut(&group).unwrap().awaits = true;
+        assert_eq!(world.commands(), []);
+        world.facts.get_mut(&group).unwrap().awaits = false;
+        assert_eq!(world.commands().len(), 1);
+    }
+}

@@ -183,8 +183,8 @@ pub enum MoveStep {
         /// The move.
         id: u64,
     },
-    /// Source: the target, which goes on from a copy that lacks the end of the move, has refused it after all. What was
-    /// given, and is still whole here, is served here again.
+    /// Source: the target goes on from a copy that lacks the end of the move. What was given, and is still whole here, is the
+    /// source's again, and frozen: the target is asked once more.
     Reclaim {
         /// The move.
         id: u64,

@@ -88,6 +88,7 @@ pub fn found_worker(folder: &mut Folder, reply: &RegisterReply, options: &Option
     identity.index = Some(reply.index);
     identity.group = Some(reply.group);
     identity.incarnation = reply.incarnation;
+    identity.adopts = (reply.found && reply.incarnation > FIRST_INCARNATION).then_some(reply.incarnation);
     folder.save(identity)?;
     let slots = SlotTable::from_ranges(reply.slots.clone())
         .map_err(|why| Error::new(Kind::BadRequest, format!("the master's answer is not usable: {why}")))?;

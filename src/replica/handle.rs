@@ -28,7 +28,6 @@ use crate::replica::{Folder, Role, Sizes};
 use crate::store::blobs::ChunkFolder;
 use crate::store::folder::Stores;
 use crate::store::generation::{LevelBuilding, LevelGenerations};
-use crate::store::identity::FIRST_INCARNATION;
 use crate::store::log::RaftLog as _;
 use crate::store::raft_engine::EngineLog;
 use crate::store::state::{Generations as _, State};
@@ -86,6 +85,8 @@ struct Replica<M: Machine> {
     shared: Arc<Shared<M>>,
     gate: Gate,
     incarnation: u64,
+    /// [`crate::store::identity::Identity::adopts`], or 0.
+    began: u64,
     quorum_reads: bool,
     folder: Arc<Mutex<Option<Folder>>>,
     path: PathBuf,
@@ -106,6 +107,7 @@ impl<M: Machine> Replica<M> {
         }
         let Stores { log, state } = folder.open_stores(options.sizes)?;
         let own = sender(&folder, run)?;
+        let began = folder.identity().adopts.unwrap_or_default();
         let setup = Setup::new(own.id, own.incarnation, random_seed()?, now_ms());
         let member: Member<M, _, _> =
             Member::open(setup, log, state).map_err(|error| in_folder(error, &path))?;
@@ -134,7 +136,7 @@ impl<M: Machine> Replica<M> {
         let inbox = driver::start(member, shared.clone(), world)?;
         let (incarnation, gate) = (own.incarnation, Gate::new(own));
         let quorum_reads = options.quorum_reads;
-        Ok(Arc::new(Replica { inbox, shared, gate, incarnation, quorum_reads, folder, path }))
+        Ok(Arc::new(Replica { inbox, shared, gate, incarnation, began, quorum_reads, folder, path }))
     }
 
     /// Waits until the log is replayed and, for a lone voter, until it serves: nobody else can make it wait for long.
@@ -478,16 +480,25 @@ impl KeyspaceHandle {
         self.replica.submit(request, deadline).await
     }
 
-    /// True if the group goes on as another incarnation and has not adopted its slots: it serves nobody until it has.
-    /// Once it has, this never changes as long as the replica runs. Errors: `Closed`, `Failed`.
-    fn awaits(&self) -> Result<bool> {
-        let incarnation = self.replica.incarnation;
-        if incarnation == FIRST_INCARNATION || self.adopted.load(Ordering::Acquire) {
+    /// True if the incarnation that began with this member has not adopted its slots: it serves nobody until it has, and from
+    /// then on this does not change. Errors: `Closed`, `Failed`.
+    pub fn awaits(&self) -> Result<bool> {
+        if self.replica.began == 0 || self.adopted.load(Ordering::Acquire) {
             return Ok(false);
         }
-        let awaits = self.replica.shared.applied_here()?.published.moves.awaits(incarnation);
+        let awaits = self.replica.shared.applied_here()?.published.moves.awaits(self.replica.began);
         self.adopted.store(!awaits, Ordering::Release);
         Ok(awaits)
+    }
+
+    /// The incarnation that began with this member; 0: none did.
+    pub fn began(&self) -> u64 {
+        self.replica.began
+    }
+
+    /// True while this member leads, and everything is applied here that those who led before it have proposed.
+    pub fn has_applied_all(&self) -> bool {
+        self.lead() == Lead::Here && self.replica.shared.may_read()
     }
 
     /// A right to read linearizably, now; none if a majority must be asked first. Errors: `Closed`, `Failed`.
@@ -522,7 +533,7 @@ impl KeyspaceHandle {
     }
 
     fn read(&self, live: Live<Keyspace>) -> Reader {
-        Reader::new(live.state, live.published, self.replica.shared.clone(), self.replica.incarnation)
+        Reader::new(live.state, live.published, self.replica.shared.clone(), self.replica.began)
     }
 
     /// What the directory wants of this group.
@@ -546,6 +557,7 @@ impl KeyspaceHandle {
             let Published { slots, moves, .. } = &live.published;
             numbers.slots = slots.owned();
             numbers.moves_done = moves.last_out;
+            numbers.awaits = moves.awaits(self.replica.began);
             let active = moves.incoming.as_ref().filter(|incoming| incoming.phase == InPhase::Active);
             numbers.received = active.map(|incoming| incoming.id);
         }

@@ -40,6 +40,8 @@ pub struct Sight<'a> {
     pub group: u32,
     /// Its incarnation. Attempts of different ones have nothing in common: the outbox begins anew.
     pub incarnation: u64,
+    /// The incarnation that began with this member; 0: none did.
+    pub began: u64,
     /// What the group knows, as applied.
     pub moves: &'a Moves,
     /// The group's version counter, as applied.
@@ -258,7 +260,7 @@ impl Mover {
         let order = sight.order.or(sight.takes);
         let open = order.map(|order| order.id);
         let moves = sight.moves;
-        if !moves.awaits(sight.incarnation) && !moves.lacks_an_end(open) {
+        if !moves.awaits(sight.began) && !moves.lacks_an_end(open) {
             return None;
         }
         let Some(slots) = sight.slots.filter(|_| moves.latest() < sight.next_move) else {
@@ -293,8 +295,14 @@ impl Mover {
 
     fn begin(&mut self, sight: &Sight<'_>) -> Act {
         match sight.order.filter(|order| order.id > sight.moves.last_out) {
-            // Nothing was begun, and nobody asks the target any more.
-            Some(order) if order.cancelled => Act::Propose(MoveStep::Withdraw { id: order.id }),
+            // Nothing was begun, as far as is applied here. The target's word counts.
+            Some(order) if order.cancelled => match self.word {
+                Some(TargetWord::Refused | TargetWord::Ended { took: false }) => {
+                    Act::Propose(MoveStep::Withdraw { id: order.id })
+                }
+                Some(TargetWord::Active | TargetWord::Ended { took: true }) => self.look_again(sight),
+                _ => Act::Ask { to: order.to, step: MoveStep::Refuse { id: order.id } },
+            },
             Some(order) => Act::Propose(begin(order, first_attempt(sight.incarnation))),
             None => match abandoned(sight) {
                 Some(id) => Act::Propose(MoveStep::Refuse { id }),
@@ -313,16 +321,14 @@ impl Mover {
                 Some(TargetWord::Ended { took: true } | TargetWord::Late) => {
                     Act::Propose(MoveStep::Release { id: out.id })
                 }
-                Some(TargetWord::Ended { took: false }) => {
-                    Act::Propose(MoveStep::Reclaim { id: out.id, group: sight.group })
-                }
-                // It goes on from a copy that lacks the end: what is here is whole, and comes back.
+                // It goes on from a copy that lacks the end: what is here is whole.
                 Some(
-                    TargetWord::Refused
+                    TargetWord::Ended { took: false }
+                    | TargetWord::Refused
                     | TargetWord::Unknown
                     | TargetWord::Purging
                     | TargetWord::Receiving { .. },
-                ) => ask(out, MoveStep::Refuse { id: out.id }),
+                ) => Act::Propose(MoveStep::Reclaim { id: out.id, group: sight.group }),
                 Some(TargetWord::Active | TargetWord::Busy { .. }) | None => {
                     ask(out, MoveStep::Settle { id: out.id })
                 }

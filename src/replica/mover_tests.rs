@@ -187,7 +187,7 @@ impl Pair {
             _ => Some(format!("{:032x}:{}", self.random.draw() % 4, self.count)),
         };
         let slot = crate::cluster::slots::slot(&key);
-        if self.source.published().moves.awaits(self.incarnation) {
+        if self.source.published().moves.awaits(began(self.incarnation)) {
             return;
         }
         let serves: Vec<bool> =
@@ -230,6 +230,7 @@ impl Pair {
             now: self.now,
             group: 0,
             incarnation: self.incarnation,
+            began: began(self.incarnation),
             moves: &published.moves,
             version: published.counters.version,
             clock: published.counters.clock,
@@ -327,6 +328,11 @@ impl Pair {
         assert_eq!(count, 16384);
         SlotTable::from_ranges(owned).unwrap();
     }
+}
+
+/// Every incarnation but the first began with the member that is left.
+fn began(incarnation: u64) -> u64 {
+    if incarnation > 1 { incarnation } else { 0 }
 }
 
 fn half() -> SlotSet {

@@ -8,7 +8,6 @@
 
 use crate::cluster::moves::SlotSet;
 use crate::error::{Error, Kind, Result};
-use crate::store::identity::FIRST_INCARNATION;
 use serde::{Deserialize, Serialize};
 
 /// The layout of the row of a group that never adopted its slots.
@@ -201,10 +200,10 @@ impl Moves {
         incoming.is_some_and(|incoming| incoming.slots.contains(slot) || incoming.purge.contains(slot))
     }
 
-    /// True if the group, which goes on as this incarnation, has not adopted what the masters say of its slots: it serves
-    /// nothing until then.
-    pub fn awaits(&self, incarnation: u64) -> bool {
-        incarnation > FIRST_INCARNATION && self.adopted < incarnation
+    /// True if the incarnation that began with this member ([`crate::store::identity::Identity::adopts`]; 0: none did) has
+    /// not adopted what the masters say of its slots: it serves nothing until then, and takes no other members.
+    pub fn awaits(&self, began: u64) -> bool {
+        self.adopted < began
     }
 
     /// True if the move is over that the masters' last word left open. `open`: the unfinished move that the group is in.

@@ -52,14 +52,14 @@ pub fn weight(listed: &ListedKey) -> usize {
 }
 
 impl Reader {
-    /// A reader of `state` as `published`, of a group in this incarnation.
+    /// A reader of `state` as `published`; `began`: the incarnation that began with this member.
     pub(super) fn new(
         state: Arc<dyn State>,
         published: Published,
         shared: Arc<Shared<Keyspace>>,
-        incarnation: u64,
+        began: u64,
     ) -> Reader {
-        let awaits = published.moves.awaits(incarnation);
+        let awaits = published.moves.awaits(began);
         Reader { state, published, shared, awaits }
     }
 

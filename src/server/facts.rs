@@ -250,6 +250,7 @@ pub(crate) fn worker_facts(site: &Site, worker: &Worker) -> WorkerFacts {
         moving: worker.moving.facts(),
         moves_done: numbers.moves_done,
         received: numbers.received,
+        awaits: numbers.awaits,
         chunks: numbers.chunks.unwrap_or_default(),
         software: SOFTWARE.to_owned(),
     }

@@ -18,7 +18,7 @@ use crate::cluster::view::ClusterView;
 use crate::error::{Error, Kind, Result};
 use crate::replica::command::{Command, MoveStep, Reply, Request, TargetWord};
 use crate::replica::handle::{Applied, KeyspaceHandle, Lead};
-use crate::replica::keyspace::Published;
+use crate::replica::keyspace::{Published, awaiting};
 use crate::replica::mover::{Act, CHUNK_BYTES, Mover, Sight, copy_step, follow_step};
 use crate::replica::parcel;
 use actix_web::HttpResponse;
@@ -116,10 +116,11 @@ fn run(site: &Site, caller: &Caller, runtime: &Runtime) {
     let mut mover = Mover::default();
     while !*site.stopping.borrow() {
         let pause = match ground(worker) {
-            Some(ground) => {
+            Some(Footing::Firm(ground)) => {
                 let trip = Trip { site, worker, caller, runtime, ground, view: site.view(), began };
                 trip.step(&mut mover)
             }
+            Some(Footing::Loose) => LOOK,
             None => {
                 mover = Mover::default();
                 worker.moving.note(None);
@@ -138,12 +139,23 @@ struct Ground {
     applied: Applied,
 }
 
+/// Whether a leader knows what there is to know.
+enum Footing {
+    /// Everything is applied that was proposed before it led.
+    Firm(Ground),
+    /// Steps of those who led before may wait to be applied, or no majority answers.
+    Loose,
+}
+
 /// None unless this worker leads its group.
-fn ground(worker: &Worker) -> Option<Ground> {
+fn ground(worker: &Worker) -> Option<Footing> {
     let mode = worker.node.mode();
     let Mode::Open(replica) = &*mode else { return None };
-    match replica.lead() {
-        Lead::Here => Some(Ground { replica: replica.clone(), applied: replica.applied().ok()? }),
+    match (replica.lead(), replica.has_applied_all()) {
+        (Lead::Here, true) => {
+            Some(Footing::Firm(Ground { replica: replica.clone(), applied: replica.applied().ok()? }))
+        }
+        (Lead::Here, false) => Some(Footing::Loose),
         _ => None,
     }
 }
@@ -214,6 +226,7 @@ impl Trip<'_> {
             now: self.now(),
             group,
             incarnation,
+            began: self.ground.replica.began(),
             moves,
             version: counters.version,
             clock: counters.clock,
@@ -244,9 +257,15 @@ impl Trip<'_> {
     }
 
     fn propose(&self, step: MoveStep) -> Result<()> {
+        let adopts = matches!(step, MoveStep::Adopt(_));
         let request = Request { id: None, command: Command::Move(step) };
         match self.runtime.block_on(self.ground.replica.submit(request, Instant::now() + CALL))? {
-            Reply::MoveNoted | Reply::MoveTarget(_) => Ok(()),
+            Reply::MoveNoted | Reply::MoveTarget(_) => {
+                if adopts {
+                    self.worker.follow(self.site);
+                }
+                Ok(())
+            }
             reply => Err(Error::new(Kind::Failed, format!("a step of a move was answered with {reply:?}"))),
         }
     }
@@ -320,6 +339,10 @@ pub(crate) async fn take(door: &Door, asked: &Asked<'_>, payload: &mut Payload) 
     }
     if replica.lead() != Lead::Here {
         return Err(super::owner::does_not_lead(own.0));
+    }
+    if matches!(question.step, MoveStep::Accept { .. }) && replica.awaits()? {
+        // What its copy holds may be all that there is of slots that are its own.
+        return Err(awaiting());
     }
     let deadline = asked.deadline()?;
     match upload::take_moved(door, &replica, question.from.0, question.step, deadline).await? {

@@ -145,6 +145,10 @@ impl Site {
     fn applied(&self) -> Option<Published> {
         let Member::Worker(worker) = &self.member else { return None };
         let Mode::Open(replica) = &*worker.node.mode() else { return None };
+        // What the rows of a promoted group say of slots is no authority.
+        if replica.awaits().ok()? {
+            return None;
+        }
         Some(replica.applied().ok()?.published)
     }
 

@@ -122,7 +122,10 @@ impl Worker {
         let former = group.former.iter().map(|former| (former.index, &former.address));
         let addresses = members.chain(former).map(|(index, address)| (raft_id(index), address.clone()));
         self.wire.set(raft_id(registered.index), addresses.collect());
-        if let Mode::Open(replica) = &*self.node.mode() {
+        // A promoted group has no other member before it knows its slots: nobody else would know that it has to hear of them.
+        if let Mode::Open(replica) = &*self.node.mode()
+            && replica.awaits().is_ok_and(|awaits| !awaits)
+        {
             replica.want(wanted(&view, registered.group));
         }
     }

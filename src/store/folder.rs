@@ -153,7 +153,8 @@ impl Folder {
     ///
     /// Errors: as [`Folder::set_incarnation`] and [`Folder::force_lone_voter`].
     pub fn promote(&mut self, id: u64, incarnation: u64) -> Result<()> {
-        self.save(Identity { promoting: Some(incarnation), ..self.identity.clone() })?;
+        let (promoting, adopts) = (Some(incarnation), Some(incarnation));
+        self.save(Identity { promoting, adopts, ..self.identity.clone() })?;
         self.force_lone_voter(id)?;
         self.set_incarnation(incarnation)?;
         self.save(Identity { promoting: None, ..self.identity.clone() })

@@ -76,6 +76,10 @@ pub struct Identity {
     /// The incarnation that is to begin with this folder's copy, from before its membership is changed until that is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promoting: Option<u64>,
+    /// The incarnation that began with this folder, from a copy or from nothing: it serves only once the masters have said
+    /// which slots are its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopts: Option<u64>,
     /// True once the stores (`log/` and `state/`) were made whole; until then what lies there is half-made.
     pub stores: bool,
     /// How often the stores were opened.
@@ -108,6 +112,7 @@ impl Identity {
             group: None,
             incarnation: FIRST_INCARNATION,
             promoting: None,
+            adopts: None,
             stores: false,
             starts: 0,
             pending: None,
@@ -172,6 +177,7 @@ mod tests {
             group: Some(0),
             incarnation: 1,
             promoting: None,
+            adopts: None,
             stores: true,
             starts: 3,
             pending: None,

@@ -249,6 +249,7 @@ fn a_lone_voter_is_forced_on_folders_that_were_closed_killed_or_half_installed()
         }
         data.promote(2, 7).unwrap();
         assert_eq!((data.identity().incarnation, data.identity().promoting), (7, None));
+        assert_eq!(data.identity().adopts, Some(7));
         assert_eq!(data.identity().clean.unwrap().last_index, last, "{case}");
         drop(data);
         let mut data = Folder::open(folder.path(), Role::Worker).unwrap();

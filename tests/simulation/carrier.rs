@@ -358,6 +358,7 @@ fn sight<'a>(
         now: node.clock.ms(sys.now),
         group: node.group,
         incarnation: 1,
+        began: 0,
         moves: &published.moves,
         version: published.counters.version,
         clock: published.counters.clock,

@@ -239,7 +239,7 @@ impl Plan<'_> {
     }
 
     /// What each group says of itself, by the answering member that knows most. A group of which nobody answers that
-    /// holds a copy is silent.
+    /// holds a copy is silent, and so is one that was promoted and does not know its slots itself.
     fn words(
         &self,
         workers: &BTreeMap<u32, WorkerEntry>,
@@ -251,7 +251,7 @@ impl Plan<'_> {
             let entry = groups.get(&facts.group).cloned().unwrap_or_default();
             let present =
                 facts.belongs(facts.group, entry.incarnation) || entry.promoted == Some(facts.index);
-            if !(there && present && facts.holds_copy()) {
+            if !(there && present && facts.holds_copy()) || facts.awaits {
                 continue;
             }
             let word = Word(facts);

@@ -40,6 +40,8 @@ pub struct Numbers {
     pub moves_done: u64,
     /// A move by which the group took slots, and which its source has not settled yet.
     pub received: Option<u64>,
+    /// True if its group does not know yet which slots are its own.
+    pub awaits: bool,
     /// Log syncs since it was opened.
     pub syncs: u64,
     /// Entries applied since it was opened.

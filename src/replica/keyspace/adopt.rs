@@ -60,7 +60,8 @@ impl Keyspace {
             }
             moves.adopted = word.incarnation;
             moves.pending = takes.map_or(0, |order| order.id);
-            self.counters.version += LOST_VERSIONS;
+            self.counters.version =
+                self.counters.version.max(word.incarnation * LOST_VERSIONS) + LOST_VERSIONS;
         } else {
             // What is here of those is not forgotten before its move is noted.
             keeps = keeps.union(&given);

@@ -102,12 +102,14 @@ impl Keyspace {
         self.write_moves(changes)
     }
 
-    /// Whatever the target served meanwhile is lost with its versions: they are not given again.
+    /// Requests for the slots wait again, and the target is asked once more; what it served meanwhile, if it did, is lost with
+    /// its versions.
     fn reclaim(&mut self, changes: &mut Changes<'_>, id: u64, group: u32) -> Result<()> {
         let Some(out) = self.outgoing(id, &[OutPhase::Given]).filter(|out| out.cursor.is_empty()) else {
             return Ok(());
         };
-        out.phase = OutPhase::Withdrawn;
+        out.phase = OutPhase::Frozen;
+        out.first = out.first.max(out.swept);
         let slots = out.slots.clone();
         self.counters.version += LOST_VERSIONS;
         self.own(changes, |own| own.give(&slots, group))?;

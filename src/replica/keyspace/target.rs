@@ -68,7 +68,9 @@ impl Keyspace {
         let gives =
             self.moves.outgoing.as_ref().is_some_and(|out| !matches!(out.phase, OutPhase::Done { .. }));
         let owns = slots.iter().any(|slot| self.slots.owner(slot).is_some());
-        if id <= self.moves.last_in || gives || owns || slots.is_empty() || slots.check().is_err() {
+        // What came by a move whose end is not known here may be all that there is of it.
+        let waits = self.moves.pending != 0 && self.moves.pending != id;
+        if waits || id <= self.moves.last_in || gives || owns || slots.is_empty() || slots.check().is_err() {
             return Ok(());
         }
         let begins = match &self.moves.incoming {

@@ -486,3 +486,15 @@ proptest! {
         }
     }
 }
+
+/// What a promoted group says before it has adopted its slots is what its copy holds: the routes decide.
+#[test]
+fn a_group_that_does_not_know_its_slots_is_not_asked_for_them() {
+    let directory = directory(&[(0, 0), (1, 1)]);
+    let mut stale = leads(answer(&directory, 0));
+    (stale.facts.slots, stale.facts.awaits) = (span(0, SLOTS - 1), true);
+    for told in [vec![stale.clone()], vec![stale, leads(answer(&directory, 1))]] {
+        let slots = recovered(&told).directory.slots;
+        assert_eq!((slots.count(0), slots.count(1)), (8192, 8192));
+    }
+}
