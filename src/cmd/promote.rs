@@ -91,14 +91,15 @@ fn warning(plan: &PromoteReply) -> String {
     )
 }
 
-/// Waits until the promoted worker leads the group's new incarnation.
+/// Waits until the promoted worker leads the group's new incarnation and knows its slots.
 fn wait_until_it_serves(client: &Client, done: &PromoteReply) -> Result<()> {
     let deadline = Instant::now() + SERVE;
     let serves = |client: &Client| {
         let view = client.cluster().ok()?;
         let (_, member) = view.worker(done.index)?;
         let facts = client.worker_facts(&member.address).ok()?;
-        (facts.role == "leader" && Some(facts.incarnation) >= done.incarnation).then_some(())
+        let leads = facts.role == "leader" && Some(facts.incarnation) >= done.incarnation;
+        (leads && !facts.awaits).then_some(())
     };
     while serves(client).is_none() {
         if Instant::now() >= deadline {

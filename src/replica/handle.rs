@@ -496,9 +496,15 @@ impl KeyspaceHandle {
         self.replica.began
     }
 
-    /// True while this member leads, and everything is applied here that those who led before it have proposed.
-    pub fn has_applied_all(&self) -> bool {
-        self.lead() == Lead::Here && self.replica.shared.may_read()
+    /// True while this member may read what is applied here without asking anybody: then that is everything that those who led
+    /// before it have proposed.
+    pub fn may_read(&self) -> bool {
+        self.replica.shared.may_read()
+    }
+
+    /// The Raft term.
+    pub fn term(&self) -> u64 {
+        self.replica.shared.status().term
     }
 
     /// A right to read linearizably, now; none if a majority must be asked first. Errors: `Closed`, `Failed`.

@@ -93,9 +93,9 @@ pub fn frozen(slot: u16) -> Error {
 pub fn awaiting() -> Error {
     Error::new(
         Kind::Frozen,
-        "this group was promoted and has to hear from a master which slots are its own; nothing was done",
+        "this group was promoted and does not know yet which slots are its own; nothing was done",
     )
-    .hint("ask again in a moment; if no master runs, start one")
+    .hint("ask again in a moment; if it lasts, see whether a master runs")
 }
 
 /// The workers' machine.

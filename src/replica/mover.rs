@@ -501,7 +501,9 @@ fn activate(sight: &Sight<'_>, out: &Outgoing) -> MoveStep {
 fn abandoned(sight: &Sight<'_>) -> Option<u64> {
     let incoming = sight.moves.incoming.as_ref().filter(|incoming| incoming.phase != InPhase::Active)?;
     let is_over = sight.next_move > incoming.id && sight.takes.is_none_or(|order| order.id != incoming.id);
-    (is_over && sight.slots.is_some()).then_some(incoming.id)
+    // What the masters say is this group's stays, whatever became of the move.
+    let stays = sight.slots.is_none_or(|slots| slots.of(sight.group).overlaps(&incoming.slots));
+    (is_over && !stays).then_some(incoming.id)
 }
 
 fn begin(order: &MoveOrder, attempt: u64) -> MoveStep {

@@ -368,7 +368,7 @@ fn whatever_copies_lack_each_slot_has_one_owner() {
     let mut promotions = 0;
     for seed in 0..100 {
         let mut world = World::new(seed);
-        for _ in 0..100 {
+        for _ in 0..1500 {
             world.stir();
             let group = world.any();
             world.act(group);

@@ -32,6 +32,8 @@ use tokio::runtime::Runtime;
 const LOOK: Duration = Duration::from_millis(100);
 /// How long one question to a member of the target's group may take.
 const CALL: Duration = Duration::from_secs(5);
+/// How long a majority may take to confirm that this worker leads.
+const CONFIRM: Duration = Duration::from_secs(1);
 /// The path that takes steps.
 const PATH: &str = "/internal/move";
 
@@ -113,10 +115,14 @@ impl Moving {
 fn run(site: &Site, caller: &Caller, runtime: &Runtime) {
     let Member::Worker(worker) = &site.member else { return };
     let began = Instant::now();
-    let mut mover = Mover::default();
+    let (mut mover, mut term) = (Mover::default(), 0);
     while !*site.stopping.borrow() {
-        let pause = match ground(worker) {
+        let pause = match ground(worker, runtime) {
             Some(Footing::Firm(ground)) => {
+                // What was heard in another term may be of the past.
+                if std::mem::replace(&mut term, ground.term) != ground.term {
+                    mover = Mover::default();
+                }
                 let trip = Trip { site, worker, caller, runtime, ground, view: site.view(), began };
                 trip.step(&mut mover)
             }
@@ -136,6 +142,7 @@ fn run(site: &Site, caller: &Caller, runtime: &Runtime) {
 /// What a step needs of this member.
 struct Ground {
     replica: KeyspaceHandle,
+    term: u64,
     applied: Applied,
 }
 
@@ -148,16 +155,16 @@ enum Footing {
 }
 
 /// None unless this worker leads its group.
-fn ground(worker: &Worker) -> Option<Footing> {
+fn ground(worker: &Worker, runtime: &Runtime) -> Option<Footing> {
     let mode = worker.node.mode();
     let Mode::Open(replica) = &*mode else { return None };
-    match (replica.lead(), replica.has_applied_all()) {
-        (Lead::Here, true) => {
-            Some(Footing::Firm(Ground { replica: replica.clone(), applied: replica.applied().ok()? }))
-        }
-        (Lead::Here, false) => Some(Footing::Loose),
-        _ => None,
+    let (Lead::Here, term) = (replica.lead(), replica.term()) else { return None };
+    // While members change there is no lease: then a majority is asked.
+    let asked = || runtime.block_on(replica.reader_confirmed(Instant::now() + CONFIRM)).is_ok();
+    if !replica.may_read() && !asked() {
+        return Some(Footing::Loose);
     }
+    Some(Footing::Firm(Ground { replica: replica.clone(), term, applied: replica.applied().ok()? }))
 }
 
 /// One step of the move.

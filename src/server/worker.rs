@@ -153,6 +153,7 @@ impl Worker {
             log::error!("the promotion failed: {error}; start this worker again");
         }
         self.follow(site);
+        self.moving.wake();
         // The masters hear at once that it leads.
         self.beat.wake();
     }

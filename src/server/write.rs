@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::replica::checksum;
 use crate::replica::command::{BatchCommand, Command, Reply, Request};
 use crate::replica::handle::KeyspaceHandle;
-use crate::replica::keyspace::frozen;
+use crate::replica::keyspace::{awaiting, frozen};
 use bytes::Bytes;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -77,6 +77,10 @@ impl Write {
         let errand = Errand { door, asked, aim, manner, deadline, wire };
         let done = errand
             .run(async |replica| {
+                // Before the request is given away: it is asked again.
+                if replica.awaits()? {
+                    return Err(awaiting().into());
+                }
                 let request = kept.take()?;
                 check_length(&request.command, site.worker()?.max_value)?;
                 judge(replica, hand_over(site, replica, request, deadline).await?)
