@@ -1,7 +1,9 @@
 //! What the rest of the process holds of a running replica: a bounded inbox, reads, and numbers.
 
+mod applied;
 mod numbers;
 
+pub use applied::Applied;
 pub use numbers::Numbers;
 
 use super::blobs::{Chunks, Ground, Keeper};
@@ -12,7 +14,7 @@ use super::directory::DirectoryMachine;
 use super::driver::{self, World};
 use super::fetch::Copied;
 use super::inbox::{Inbox, Job};
-use super::keyspace::{self, Chunk, Keyspace, Published};
+use super::keyspace::{self, Keyspace, Published};
 use super::machine::Machine;
 use super::member::{Member, Setup};
 use super::moves::InPhase;
@@ -22,7 +24,6 @@ use super::shared::{Live, Shared, lock};
 use super::transport::Wire;
 use crate::cluster::directory::{Directory, DirectoryCommand, DirectoryReply};
 use crate::cluster::membership::{Wanted, index_of, raft_id};
-use crate::cluster::moves::SlotSet;
 use crate::error::{Error, Kind, Result};
 use crate::replica::{Folder, Role, Sizes};
 use crate::store::blobs::ChunkFolder;
@@ -30,7 +31,7 @@ use crate::store::folder::Stores;
 use crate::store::generation::{LevelBuilding, LevelGenerations};
 use crate::store::log::RaftLog as _;
 use crate::store::raft_engine::EngineLog;
-use crate::store::state::{Generations as _, State};
+use crate::store::state::Generations as _;
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -408,25 +409,6 @@ macro_rules! common {
 
 common!(KeyspaceHandle);
 common!(DirectoryHandle);
-
-/// What is applied at a member, as it moves slots.
-pub struct Applied {
-    /// What the machine published.
-    pub published: Published,
-    state: Arc<dyn State>,
-}
-
-impl Applied {
-    /// As [`super::keyspace::copy_rows`].
-    pub fn copy_rows(&self, slots: &SlotSet, after: &[u8], limit: usize) -> Result<Chunk> {
-        keyspace::copy_rows(&*self.state, slots, after, limit)
-    }
-
-    /// As [`super::keyspace::outbox_rows`].
-    pub fn outbox_rows(&self, first: u64, next: u64, limit: usize) -> Result<Chunk> {
-        keyspace::outbox_rows(&*self.state, first, next, limit)
-    }
-}
 
 /// A running replica of the keyspace. Cheap to clone; all clones are the same replica.
 #[derive(Clone)]
