@@ -3,44 +3,18 @@
 //! master. Of format 2: the two sides of a move of slots. They were made with the commands in
 //! `tests/fixtures/format-N/README.md`.
 
-use catstore::error::{Error, Kind, Result};
-use catstore::replica::copies::SnapshotName;
-use catstore::replica::handle::{DirectoryHandle, KeyspaceHandle, Options};
+#[path = "common/lone.rs"]
+mod lone;
+
+use catstore::error::Kind;
+use catstore::replica::handle::{DirectoryHandle, KeyspaceHandle};
 use catstore::replica::moves::{InPhase, Moves, OutPhase};
 use catstore::replica::reader::ListQuery;
-use catstore::replica::transport::Wire;
-use catstore::replica::{Folder, Role, Sizes, checksum};
+use catstore::replica::{Folder, Role, checksum};
+use lone::{options, soon};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// A wire that leads nowhere: these members are alone.
-struct Nowhere;
-
-impl Wire for Nowhere {
-    fn deliver(&self, to: u64, _parcel: &[u8]) -> Result<()> {
-        Err(Error::new(Kind::Unreachable, format!("there is no member {to}")))
-    }
-
-    fn pull(&self, from: u64, _name: SnapshotName, _after: Option<&[u8]>) -> Result<Vec<u8>> {
-        Err(Error::new(Kind::Unreachable, format!("there is no member {from}")))
-    }
-
-    fn ask(&self, _to: u64, _envelope: &[u8]) -> Result<Vec<u8>> {
-        unreachable!("a lone member asks nobody")
-    }
-}
-
-fn options() -> Options {
-    Options {
-        sizes: Sizes { cache: 1 << 20 },
-        wire: Arc::new(Nowhere),
-        quorum_reads: false,
-        reserve: 0,
-        keep: Duration::from_secs(3600),
-    }
-}
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
@@ -65,10 +39,6 @@ fn open_of(format: &str, name: &str, role: Role, root: &Path) -> Folder {
     let folder = root.join(name);
     copy(&fixture, &folder);
     Folder::open(&folder, role).expect("a data folder")
-}
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(30)
 }
 
 fn check_worker(name: &str) {

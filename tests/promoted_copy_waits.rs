@@ -1,49 +1,18 @@
 //! A folder that was promoted, or founded as another incarnation, opens, leads, and serves nothing until its group has
 //! adopted the slots that the masters give it; then it serves what it holds, also after the next start.
 
+#[path = "common/lone.rs"]
+mod lone;
+
 use catstore::cluster::slots::SlotTable;
 use catstore::cluster::view::{ClusterView, RegisterReply};
-use catstore::error::{Error, Kind, Result};
+use catstore::error::{Kind, Result};
 use catstore::replica::command::{Adopt, Command, Condition, MoveStep, Put, Reply, Request};
-use catstore::replica::copies::SnapshotName;
-use catstore::replica::handle::{KeyspaceHandle, Options};
+use catstore::replica::handle::KeyspaceHandle;
 use catstore::replica::reader::ListQuery;
-use catstore::replica::transport::Wire;
-use catstore::replica::{Folder, Role, Sizes, checksum, found_worker, promote_worker};
+use catstore::replica::{Folder, Role, checksum, found_worker, promote_worker};
+use lone::{options, soon};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// A wire that leads nowhere: the member is alone.
-struct Nowhere;
-
-impl Wire for Nowhere {
-    fn deliver(&self, to: u64, _parcel: &[u8]) -> Result<()> {
-        Err(Error::new(Kind::Unreachable, format!("there is no member {to}")))
-    }
-
-    fn pull(&self, from: u64, _name: SnapshotName, _after: Option<&[u8]>) -> Result<Vec<u8>> {
-        Err(Error::new(Kind::Unreachable, format!("there is no member {from}")))
-    }
-
-    fn ask(&self, _to: u64, _envelope: &[u8]) -> Result<Vec<u8>> {
-        unreachable!("a lone member asks nobody")
-    }
-}
-
-fn options() -> Options {
-    Options {
-        sizes: Sizes { cache: 1 << 20 },
-        wire: Arc::new(Nowhere),
-        quorum_reads: false,
-        reserve: 0,
-        keep: Duration::from_secs(3600),
-    }
-}
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(30)
-}
 
 fn founded(path: &Path, incarnation: u64) -> Folder {
     let mut folder = Folder::open(path, Role::Worker).expect("a new folder");
