@@ -93,6 +93,11 @@ impl WorkerFacts {
         self.group == group && self.incarnation.max(1) == incarnation
     }
 
+    /// True if the configuration that it has applied has a place for worker `index`.
+    pub fn names(&self, index: u32) -> bool {
+        [&self.voters, &self.outgoing, &self.standbys].iter().any(|members| members.contains(&index))
+    }
+
     /// True if the worker is open and holds a copy of its group's data. One that waits for its first copy knows no
     /// voters yet.
     pub fn holds_copy(&self) -> bool {
@@ -106,17 +111,27 @@ pub fn newest<'a>(facts: impl IntoIterator<Item = &'a WorkerFacts>) -> Option<&'
     facts.into_iter().filter(|facts| !facts.voters.is_empty()).max_by_key(|facts| facts.applied)
 }
 
-/// Whether `group` still counts on worker `index`, by the newest configuration that live workers tell of; none if nobody
-/// tells. Without one that votes no majority may be left, and one that stands by may be made the voter. What it believes
-/// itself counts only if nobody knows better.
+/// Whether `group` may still count on worker `index`, by what live workers tell; none if nobody tells. Without one that votes no
+/// majority may be left, and one that stands by may be made the voter. It may go once the newest configuration has no place for
+/// it, and those who vote there know that: a majority of them says so of the configuration that it has applied itself, and none
+/// that is alive still names it. A voter that holds the entry and has not heard that it is committed needs the vote of who
+/// leaves, if it is to lead; whoever has applied it tells it by a vote (raft-rs, `maybe_commit_by_vote`).
 pub fn counts_on<'a>(
     index: u32,
     group: u32,
     incarnation: u64,
     facts: impl IntoIterator<Item = &'a WorkerFacts>,
 ) -> Option<bool> {
-    let newest = newest(facts.into_iter().filter(|facts| facts.belongs(group, incarnation)))?;
-    Some([&newest.voters, &newest.outgoing, &newest.standbys].iter().any(|members| members.contains(&index)))
+    let told: Vec<&WorkerFacts> =
+        facts.into_iter().filter(|facts| facts.belongs(group, incarnation)).collect();
+    let newest = newest(told.iter().copied())?;
+    let know = |half: &[u32]| {
+        let of_half = told.iter().filter(|facts| half.contains(&facts.index) && !facts.voters.is_empty());
+        let (naming, without): (Vec<&WorkerFacts>, Vec<&WorkerFacts>) =
+            of_half.partition(|facts| facts.names(index));
+        half.is_empty() || (naming.is_empty() && 2 * without.len() > half.len())
+    };
+    Some(newest.names(index) || !know(&newest.voters) || !know(&newest.outgoing))
 }
 
 /// Of the facts of live members of one group in one incarnation: who leads.
@@ -320,4 +335,59 @@ pub(super) fn first() -> u64 {
 /// The value of a flag that older documents do not have.
 pub(super) fn yes() -> bool {
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(index: u32, applied: u64, voters: &[u32], outgoing: &[u32], standbys: &[u32]) -> WorkerFacts {
+        let (voters, outgoing, standbys) = (voters.to_vec(), outgoing.to_vec(), standbys.to_vec());
+        WorkerFacts { index, applied, voters, outgoing, standbys, ..WorkerFacts::default() }
+    }
+
+    fn counts(index: u32, told: &[WorkerFacts]) -> Option<bool> {
+        counts_on(index, 0, 1, told)
+    }
+
+    #[test]
+    fn who_leaves_stays_until_those_who_vote_know_of_it() {
+        assert_eq!(counts(3, &[]), None);
+        // Worker 3 led, and has left the joint configuration; worker 2 has the entry, and not heard that it is committed.
+        let left = facts(3, 256, &[2], &[], &[4]);
+        let joint = facts(2, 254, &[2], &[3], &[4]);
+        let new = facts(4, 0, &[], &[], &[]);
+        assert_eq!(counts(3, &[joint.clone(), left.clone(), new.clone()]), Some(true));
+        assert_eq!(counts(3, &[left.clone(), new.clone()]), Some(true), "worker 2 is silent");
+        assert_eq!(counts(3, std::slice::from_ref(&joint)), Some(true));
+        let knows = facts(2, 256, &[2], &[], &[4]);
+        assert_eq!(counts(3, &[knows, left, new]), Some(false));
+    }
+
+    #[test]
+    fn a_majority_of_each_half_knows_who_left_and_nobody_there_says_otherwise() {
+        let knows = |index| facts(index, 9, &[0, 1, 2], &[], &[]);
+        let behind = facts(2, 5, &[0, 1, 2], &[0, 1, 3], &[]);
+        assert_eq!(counts(3, &[knows(0)]), Some(true), "one of three");
+        assert_eq!(counts(3, &[knows(0), knows(1)]), Some(false));
+        assert_eq!(
+            counts(3, &[knows(0), knows(1), behind.clone()]),
+            Some(true),
+            "it may have the longest log"
+        );
+        let closed = facts(2, 5, &[], &[], &[]);
+        assert_eq!(counts(3, &[knows(0), knows(1), closed]), Some(false));
+        let standby = facts(4, 5, &[0, 1, 2], &[0, 1, 3], &[4]);
+        assert_eq!(
+            counts(3, &[knows(0), knows(1), standby]),
+            Some(false),
+            "who does not vote asks for no votes"
+        );
+        // Voters change again: the old half must know of it too.
+        let next = |index| facts(index, 12, &[0, 5, 6], &[0, 1, 2], &[]);
+        assert_eq!(counts(3, &[next(0), next(5), behind.clone()]), Some(true));
+        assert_eq!(counts(3, &[next(0), next(5)]), Some(true), "one of the old three");
+        assert_eq!(counts(3, &[next(0), next(5), next(1)]), Some(false));
+        assert_eq!(counts(2, &[next(0), next(5), next(1)]), Some(true), "it is of the old half");
+    }
 }

@@ -21,10 +21,12 @@ pub struct LogStorage<L> {
 }
 
 impl<L: RaftLog> LogStorage<L> {
-    /// Wraps `log`. The commit index is raised to `applied`, since raft-rs takes an applied index beyond it for
-    /// a fault: the state only ever holds committed entries, and the log's note of the commit index lags behind.
+    /// Wraps `log`. The log's note of the commit index lags behind. It is raised to `applied`, since raft-rs takes an applied
+    /// index beyond it for a fault, and the state only ever holds committed entries; and to the entry of the membership, which
+    /// was synced when that took effect: others may need to hear that it is committed, and who left is not there to tell.
     pub fn new(log: L, applied: u64) -> LogStorage<L> {
-        let commit = log.hard_state().commit.max(applied);
+        let made_at = log.membership().1.min(log.last_index());
+        let commit = log.hard_state().commit.max(applied).max(made_at);
         let (requested, error) = (Cell::default(), RefCell::default());
         LogStorage { log, commit, applied, offered: None, requested, error }
     }
@@ -141,5 +143,27 @@ impl<L: RaftLog> Storage for LogStorage<L> {
                 Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::doubles::Disk;
+    use crate::store::state::Batch;
+    use raft::eraftpb::ConfState;
+
+    #[test]
+    fn what_made_the_membership_is_known_to_be_committed() {
+        let membership = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
+        let disk = Disk::new(1, membership.clone(), &Batch::default());
+        let mut log = disk.open(false).0;
+        let entry = |index| Entry { index, term: 2, ..Entry::default() };
+        let entries = (1..=12).map(entry).collect();
+        let hard_state = Some(HardState { term: 2, vote: 1, commit: 7, ..HardState::default() });
+        log.write(LogWrite { entries, hard_state, membership: Some((membership, 10)), sync: true }).unwrap();
+        let log = LogStorage::new(log, 5);
+        assert_eq!(log.initial_hard_state().commit, 10);
+        assert_eq!(LogStorage::new(log.into_log(), 11).initial_hard_state().commit, 11);
     }
 }

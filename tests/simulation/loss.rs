@@ -8,6 +8,7 @@ use crate::group::Group;
 use crate::node::Subject;
 use crate::system::{MS, SECOND, System};
 use crate::world::World;
+use catstore::cluster::directory::DirectoryCommand;
 use catstore::cluster::membership::index_of;
 
 /// No leader takes a machine for alive that is down for so long.
@@ -28,6 +29,29 @@ impl World {
             take_down(&mut self.sys, self.workers.group_mut(group), victim);
             self.begin_loss(Place::Worker(victim));
         }
+    }
+
+    /// A worker is to leave its group for good, whoever of the others runs just then.
+    pub(super) fn drain_worker(&mut self, group: u32) {
+        let there = self.workers.group(group).there();
+        if there.len() < 2 || !self.nobody_changes() || self.somebody_leaves(group) {
+            return;
+        }
+        let leader = self.workers.group(group).leader().filter(|_| self.sys.one_in(2));
+        let victim = leader.unwrap_or(there[self.sys.random.up_to(there.len() - 1)]);
+        if let Some(index) = index_of(victim) {
+            self.operator.order(&mut self.sys, DirectoryCommand::DrainMember { index });
+        }
+    }
+
+    /// True while a worker runs, or may, that has been told to leave its group; or if no master knows.
+    fn somebody_leaves(&self, group: u32) -> bool {
+        let Some(directory) = self.directory() else { return true };
+        let leaves = |id: &u64| {
+            let entry = index_of(*id).and_then(|index| directory.workers.get(&index));
+            entry.is_some_and(|entry| entry.removed.is_some())
+        };
+        self.workers.group(group).there().iter().any(leaves)
     }
 
     /// A master goes down, and is lost if the others can do without it.
@@ -96,12 +120,12 @@ impl World {
 
     /// Some worker that the group could do without for good.
     fn dispensable(&mut self, group: u32) -> Option<u64> {
-        let group = self.workers.group(group);
-        let there = group.there();
+        let there = self.workers.group(group).there();
         let victim = there[self.sys.random.up_to(there.len() - 1)];
-        let known = group.nodes.get(&victim).is_some_and(|node| !node.given_up);
-        let can_lose = known && there.len() > 1 && group.can_lose(victim);
-        (can_lose && self.nobody_changes()).then_some(victim)
+        let members = self.workers.group(group);
+        let known = members.nodes.get(&victim).is_some_and(|node| !node.given_up);
+        let can_lose = known && there.len() > 1 && members.can_lose(victim);
+        (can_lose && self.nobody_changes() && !self.somebody_leaves(group)).then_some(victim)
     }
 
     /// Masters hear nothing of a worker, and it is replaced; its group goes on with it until it hears of that.

@@ -104,9 +104,13 @@ impl Operator {
         self.tasks.remove(&number);
     }
 
-    /// True if nobody is joining or being replaced.
+    /// True if nobody is joining, being replaced or asked to leave.
     pub fn is_idle(&self) -> bool {
-        self.tasks.values().all(|task| matches!(task, Task::Again { .. } | Task::Order { .. }))
+        let changes_nobody = |task: &Task| match task {
+            Task::Order { command } => !matches!(command, DirectoryCommand::DrainMember { .. }),
+            _ => matches!(task, Task::Again { .. }),
+        };
+        self.tasks.values().all(changes_nobody)
     }
 
     /// How many workers are on their way.
@@ -267,6 +271,7 @@ impl Operator {
                         DirectoryCommand::StartMove { .. } => "move ordered",
                         DirectoryCommand::CancelMove { .. } => "move called off",
                         DirectoryCommand::DrainGroup { undo: false, .. } => "group to be drained",
+                        DirectoryCommand::DrainMember { .. } => "worker to leave its group",
                         DirectoryCommand::Rebalance(_) => "rebalance asked for",
                         _ => "drain undone",
                     });

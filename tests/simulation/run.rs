@@ -109,6 +109,7 @@ const KINDS: &[&str] = &[
     "worker given up while it runs",
     "worker joined",
     "worker replaced",
+    "worker to leave its group",
     "write given up",
 ];
 

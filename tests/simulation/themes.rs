@@ -39,6 +39,8 @@ pub enum Trouble {
     Join,
     /// A worker is lost for good and replaced.
     Replace,
+    /// A worker is to leave its group for good.
+    LeaveGroup,
     /// A master joins.
     JoinMaster,
     /// A master is lost for good and removed.
@@ -105,6 +107,7 @@ const MIXED: &[(u64, Trouble)] = &[
     (1, DaySet),
     (2, Join),
     (2, Replace),
+    (2, LeaveGroup),
     (1, JoinMaster),
     (1, RemoveMaster),
     (1, RestartWithinPromise),
@@ -157,6 +160,7 @@ const THEMES: [Theme; 9] = [
         weights: &[
             (4, Replace),
             (4, ReplaceUnheard),
+            (4, LeaveGroup),
             (4, Join),
             (3, SplitJoint),
             (3, OutgoingLeads),
@@ -215,6 +219,7 @@ const THEMES: [Theme; 9] = [
             (3, IsolateLeader),
             (3, Replace),
             (5, BreakPull),
+            (2, LeaveGroup),
             (2, Join),
             (1, Loss),
             (1, DiskError),
@@ -246,7 +251,8 @@ const THEMES: [Theme; 9] = [
             (5, OutgoingLeads),
             (2, HandOver),
             (2, Close),
-            (1, Join),
+            (2, LeaveGroup),
+            (2, Join),
             (2, Kill),
             (1, Power),
             (1, IsolateLeader),
@@ -286,8 +292,9 @@ const MOVES: Theme = Theme {
         (1, Close),
         (1, HandOver),
         (1, DaySet),
-        (1, Join),
+        (2, Join),
         (1, Replace),
+        (2, LeaveGroup),
         (1, JoinMaster),
         (1, RemoveMaster),
         (1, BreakPull),

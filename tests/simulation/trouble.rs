@@ -59,7 +59,7 @@ impl World {
                 self.cancel_move();
                 Ok(())
             }
-            Replace | Join | JoinMaster | RemoveMaster | PowerAll => self.change(group, trouble),
+            Replace | LeaveGroup | Join | JoinMaster | RemoveMaster | PowerAll => self.change(group, trouble),
             Loss | Delays | Repeats => {
                 self.network(trouble);
                 Ok(())
@@ -199,6 +199,7 @@ impl World {
                 }
             }
             Replace => self.lose_worker(group),
+            LeaveGroup => self.drain_worker(group),
             _ => self.lose_master(),
         }
         Ok(())
