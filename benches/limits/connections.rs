@@ -1,9 +1,11 @@
-//! Many open connections: most of them idle, held by a process of its own, and a thousand active ones by wrk.
+//! Many open connections: most of them idle, held by a process of its own, and a thousand active ones by wrk. The same of a bare
+//! actix-web server, by turns, shows what they cost whoever answers.
 
 use crate::Measure;
+use crate::hello::Hello;
 use crate::shared::cluster::Cluster;
 use crate::shared::figures::{Figure, p99, rate};
-use crate::shared::load::Data;
+use crate::shared::load::{Data, raw_get};
 use crate::shared::{CONNECTIONS, Result, VALUE, note, wrk};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,31 +26,57 @@ pub fn measure(measure: &Measure, folder: &Path) -> Result<Vec<Figure>> {
     let cluster = Cluster::start(folder)?;
     let address = cluster.worker.address();
     data.load(&address)?;
-    let scripts = [wrk::Script::get(folder, &data)?, wrk::Script::put(folder, &data)?];
-    let (mut few, mut many) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let hello = Hello::start(folder, &raw_get(&address, &data.key(0))?)?;
+    let get = wrk::Script::get(folder, &data)?;
+    let put = wrk::Script::put(folder, &data)?;
+    let (mut reads, mut bare, mut writes) = (Pairs::default(), Pairs::default(), Pairs::default());
     // All reads, then all writes: a read behind writes would meet compactions of these.
-    for (at, script) in scripts.iter().enumerate() {
-        std::thread::sleep(SETTLE);
-        for round in 1..=measure.rounds {
-            note(&format!("round {round} of {}", measure.rounds));
-            few[at].push(wrk::run(script, &address, CONNECTIONS, measure.seconds)?);
-            let idle = Idle::open(&address)?;
-            // wrk fails the run if a single answer is not 2xx, or a connection breaks.
-            many[at].push(wrk::run(script, &address, ACTIVE, measure.seconds)?);
-            idle.close()?;
-            std::thread::sleep(SETTLE);
-        }
+    std::thread::sleep(SETTLE);
+    for round in 1..=measure.rounds {
+        note(&format!("reads, round {round} of {}", measure.rounds));
+        reads.add(&get, &address, true, measure.seconds)?;
+        // It closes connections that idle for five seconds.
+        bare.add(&get, &hello.address(), false, measure.seconds)?;
+    }
+    hello.stop()?;
+    std::thread::sleep(SETTLE);
+    for round in 1..=measure.rounds {
+        note(&format!("writes, round {round} of {}", measure.rounds));
+        writes.add(&put, &address, true, measure.seconds)?;
     }
     cluster.stop()?;
-    let figure = |at: usize, name: &str, durability: &str| {
-        let (seen, base) = (rate(&many[at]), rate(&few[at]));
-        let name = format!(
-            "`{name}` over {ACTIVE} connections beside {IDLE} idle ones / over {CONNECTIONS} connections"
-        );
-        let more = format!("{seen:.0} / {base:.0} a second, p99 {:.1} ms; no errors", p99(&many[at]));
+    let beside = format!(" beside {IDLE} idle ones");
+    Ok(vec![
+        reads.figure("`GET`", "linearizable read", &beside),
+        bare.figure("bare actix-web", "none: bytes that never change", "").without_target(),
+        writes.figure("`PUT`", "synced before the answer", &beside),
+    ])
+}
+
+/// What was seen over a few connections, and right behind it over many.
+#[derive(Default)]
+struct Pairs {
+    few: Vec<wrk::Seen>,
+    many: Vec<wrk::Seen>,
+}
+
+impl Pairs {
+    fn add(&mut self, script: &wrk::Script, address: &str, idle: bool, seconds: u64) -> Result<()> {
+        self.few.push(wrk::run(script, address, CONNECTIONS, seconds)?);
+        let idle = idle.then(|| Idle::open(address)).transpose()?;
+        // wrk fails the run if a single answer is not 2xx, or a connection breaks.
+        self.many.push(wrk::run(script, address, ACTIVE, seconds)?);
+        idle.map_or(Ok(()), Idle::close)?;
+        std::thread::sleep(SETTLE);
+        Ok(())
+    }
+
+    fn figure(&self, what: &str, durability: &str, beside: &str) -> Figure {
+        let (seen, base) = (rate(&self.many), rate(&self.few));
+        let name = format!("{what} over {ACTIVE} connections{beside} / over {CONNECTIONS} connections");
+        let more = format!("{seen:.0} / {base:.0} a second, p99 {:.1} ms; no errors", p99(&self.many));
         Figure::ratio(&name, durability, seen / base, 0.8).with(&more)
-    };
-    Ok(vec![figure(0, "GET", "linearizable read"), figure(1, "PUT", "synced before the answer")])
+    }
 }
 
 /// A process that holds idle connections.

@@ -5,7 +5,7 @@
 //! *Tails.* The p99 of GET and PUT at half of the highest rate, by `catstore bench --rate`; that of PUT against the disk's own
 //! time for a sync.
 //!
-//! *Connections.* 1,000 active connections, while 9,000 idle ones are open, against 50.
+//! *Connections.* 1,000 active connections, while 9,000 idle ones are open, against 50; and reads of a bare actix-web server, too.
 //!
 //! *Reads.* Of values five times as large as the cache, and of absent keys, against those of values that fit into it.
 //!
@@ -21,6 +21,8 @@ mod batch;
 mod connections;
 mod disk;
 mod endurance;
+#[path = "../http/hello.rs"]
+mod hello;
 mod huge;
 mod reads;
 #[path = "../shared/mod.rs"]
@@ -47,6 +49,7 @@ struct Measure {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     shared::ended(match arguments.get(1).map(String::as_str) {
+        Some("hello") => hello::serve(&arguments[2..]),
         Some("hold") => connections::hold(&arguments[2..]),
         _ if !shared::asked("limits") => Ok(()),
         _ => run(arguments.iter().any(|word| word == "endurance")),
