@@ -11,7 +11,6 @@
 //!
 //! `cargo bench --bench http -- train` measures nothing: it is what the release binary is trained by.
 
-mod hello;
 mod memory;
 mod report;
 #[path = "../shared/mod.rs"]
@@ -21,7 +20,7 @@ mod train;
 use report::Report;
 use shared::cluster::Cluster;
 use shared::load::{Data, raw_get};
-use shared::{CONNECTIONS, Result, VALUE, document, leveldb, note, number, peers, wrk};
+use shared::{CONNECTIONS, Result, VALUE, document, hello, leveldb, note, number, peers, wrk};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;

@@ -3,8 +3,8 @@
 //!
 //! Left out on purpose: failures. What happens then must work, and need not be fast.
 
-use crate::hello::Hello;
 use crate::shared::cluster::{Cluster, Node};
+use crate::shared::hello::Hello;
 use crate::shared::load::{Data, raw_get};
 use crate::shared::{CONNECTIONS, Result, VALUE, leveldb, note, wrk};
 use std::fs;

@@ -2,9 +2,9 @@
 //! actix-web server, by turns, shows what they cost whoever answers.
 
 use crate::Measure;
-use crate::hello::Hello;
 use crate::shared::cluster::Cluster;
 use crate::shared::figures::{Figure, p99, rate};
+use crate::shared::hello::Hello;
 use crate::shared::load::{Data, raw_get};
 use crate::shared::{CONNECTIONS, Result, VALUE, note, wrk};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -21,8 +21,6 @@ mod batch;
 mod connections;
 mod disk;
 mod endurance;
-#[path = "../http/hello.rs"]
-mod hello;
 mod huge;
 mod reads;
 #[path = "../shared/mod.rs"]
@@ -30,7 +28,7 @@ mod shared;
 mod tails;
 
 use shared::figures::{Figure, machine, table, today};
-use shared::{CONNECTIONS, Result, VALUE, document, note, number, wrk};
+use shared::{CONNECTIONS, Result, VALUE, document, hello, note, number, wrk};
 use std::path::Path;
 use std::process::ExitCode;
 

@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod document;
 pub mod figures;
+pub mod hello;
 pub mod latency;
 pub mod leveldb;
 pub mod load;

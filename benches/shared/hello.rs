@@ -1,10 +1,10 @@
 //! A bare actix-web server that answers every request with the bytes and headers of one recorded answer of
-//! catstore: what is left to catstore's own work is the difference. It runs as a process of its own.
+//! catstore: what is left to catstore's own work is the difference. It runs as a process of its own, which is
+//! the benchmark's program with `hello` as its first word.
 
-use crate::shared::Result;
-use crate::shared::cluster::{Node, free_port};
-use crate::shared::load::{Answer, raw_get};
-use crate::shared::note;
+use super::cluster::{Node, free_port};
+use super::load::{Answer, raw_get};
+use super::{Result, note};
 use actix_web::{App, HttpResponse, HttpServer, rt, web};
 use std::fs;
 use std::path::Path;
