@@ -4,14 +4,14 @@ use super::node::{Launch, Node};
 use super::{PATIENCE, pause};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_catstore");
@@ -22,18 +22,27 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// A port on which nothing listens. It lies below the range from which the system takes ports for outgoing
 /// connections, so that none of the thousands that the tests make sits on it when a node comes back. No test gets a port
 /// that another one had: a worker is refused where another worker of its cluster lived.
+///
+/// Whether somebody listens is found by connecting. To listen for a moment would take the port: a process that another
+/// test starts in this moment has a copy of the listening socket until it executes its program.
 pub fn free_port() -> u16 {
     use std::hash::{BuildHasher, RandomState};
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut given = GIVEN.lock().expect("the ports that were given");
     for attempt in 0..10_000_u64 {
         let port = 12_000 + (RandomState::new().hash_one(attempt) % 20_000) as u16;
-        if !given.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if !given.contains(&port) && nobody_listens(port) {
             given.insert(port);
             return port;
         }
     }
     panic!("this machine has no free port between 12000 and 32000");
+}
+
+fn nobody_listens(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let answer = TcpStream::connect_timeout(&address, Duration::from_secs(1));
+    answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// What a finished command left.
