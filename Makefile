@@ -95,7 +95,7 @@ torture: setup
 
 # The promises about moves with a million keys: minutes.
 million: setup
-	$(CARGO) test --locked --release --test a_million_keys -- --ignored --nocapture --test-threads 1
+	$(CARGO) test --locked --release --test processes a_million_keys -- --ignored --nocapture --test-threads 1
 
 fuzz: setup
 	@scripts/fuzz '$(SECONDS)'

@@ -126,6 +126,19 @@ fn planted_violations_are_seen() {
     assert_eq!(check("cluster/view.rs", &"\n".repeat(LONGEST_FILE + 1)).len(), 1);
 }
 
+/// A file that no `mod` names is not compiled, and nobody would miss its tests.
+#[test]
+fn every_file_with_tests_of_processes_is_run() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/processes");
+    let main = fs::read_to_string(folder.join("main.rs")).unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let named = name == "main" || main.lines().any(|line| line == format!("mod {name};"));
+        assert!(named, "{} is not a module of tests/processes/main.rs", path.display());
+    }
+}
+
 #[test]
 fn files_of_tests_are_known_by_their_parent() {
     let source = "pub mod log;\n#[cfg(test)]\nmod suite;\n#[cfg(test)]\npub(crate) mod tests { mod inner; }";

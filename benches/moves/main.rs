@@ -2,7 +2,7 @@
 //!
 //! *Pauses.* A million keys in one group, 16 clients that write and read back. A second founder joins, takes its share, and
 //! is drained again: requests that fail, reads that are stale, the longest pause of a request with and without a move, the
-//! shares, and what the source's disk holds. (With `kill -9` of the leaders it is a test: `tests/leaders_die_while_slots_move.rs`.)
+//! shares, and what the source's disk holds. (With `kill -9` of the leaders it is a test: `tests/processes/leaders_die_while_slots_move.rs`.)
 //!
 //! *Groups.* Writes and reads a second through the client library with 1 to 4 groups, every worker held to a fifth of a
 //! core by a control group of the system (skipped where there is none).

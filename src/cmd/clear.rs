@@ -57,7 +57,7 @@ impl Args {
                 return Err(Error::new(Kind::Frozen, "slots move between the groups: some keys may be left")
                     .hint("`catstore status` shows the moves; the same command later"));
             }
-            output::remark("slots moved meanwhile; once more");
+            output::remark("the cluster changed meanwhile, and slots may have moved; once more");
             std::thread::sleep(LOOK);
             before = after;
         }
@@ -71,9 +71,10 @@ impl Args {
     }
 }
 
-/// True if no slot can have changed hands between two looks at the cluster.
+/// True if no slot can have changed hands between two looks at the cluster, also not there and back: every step of a
+/// move raises the directory's epoch.
 fn is_quiet(before: &ClusterView, after: &ClusterView) -> bool {
-    before.slots == after.slots && before.moves.is_empty() && after.moves.is_empty()
+    before.rank() == after.rank() && before.moves.is_empty()
 }
 
 /// Clears `group`, and waits until no move touches it, for as long as there is time.
@@ -110,7 +111,8 @@ mod tests {
 
     #[test]
     fn all_is_cleared_only_if_no_slot_moved() {
-        let of = |group, moves: &[MoveOrder]| ClusterView {
+        let of = |epoch, group, moves: &[MoveOrder]| ClusterView {
+            epoch,
             slots: SlotTable::whole(group),
             moves: moves.to_vec(),
             ..ClusterView::default()
@@ -123,9 +125,12 @@ mod tests {
             cancelled: false,
             switched: false,
         };
-        assert!(is_quiet(&of(0, &[]), &of(0, &[])));
-        assert!(!is_quiet(&of(0, &[]), &of(1, &[])));
-        assert!(!is_quiet(&of(0, &[]), &of(0, std::slice::from_ref(&order))));
-        assert!(!is_quiet(&of(0, std::slice::from_ref(&order)), &of(0, &[])));
+        let moving = std::slice::from_ref(&order);
+        assert!(is_quiet(&of(7, 0, &[]), &of(7, 0, &[])));
+        assert!(!is_quiet(&of(7, 0, &[]), &of(9, 1, &[])), "away");
+        assert!(!is_quiet(&of(7, 0, &[]), &of(11, 0, &[])), "there and back");
+        assert!(!is_quiet(&of(7, 0, &[]), &of(8, 0, moving)), "a move begins");
+        assert!(!is_quiet(&of(8, 0, moving), &of(9, 0, &[])), "and ends");
+        assert!(!is_quiet(&of(8, 0, moving), &of(8, 0, moving)), "one is under way all the time");
     }
 }

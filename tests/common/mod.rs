@@ -6,7 +6,7 @@
 //! standard error fails the test. [`Cluster`] is a master and one worker, which most stories begin with.
 //! Nothing here sleeps for a fixed time: [`until`] polls with a deadline.
 
-// Each test file is its own crate and uses its own part of this module.
+// Each program that has this module uses its own part of it.
 #![allow(dead_code, unused_imports)]
 
 pub mod clients;
