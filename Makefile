@@ -40,7 +40,7 @@ demo: setup
 
 # Many tests wait for timeouts: more of them at once than there are processors.
 test: setup
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} $(CARGO) test --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} $(CARGO) test --locked
 
 check: setup
 	$(CARGO) fmt --check

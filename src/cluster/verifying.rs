@@ -33,6 +33,9 @@ pub struct Findings {
     pub missing: u64,
     /// Of these, those that were rotten or missing and were written anew.
     pub mended: u64,
+    /// How often rows were rotten, and all of them were pulled anew from another member.
+    #[serde(default)]
+    pub renewed: u64,
     /// Keys whose values cannot be read whole.
     pub hurt: u64,
     /// The first [`MOST_NAMED`] of them.
@@ -63,6 +66,11 @@ impl Findings {
     /// A chunk that was not whole was written anew.
     pub fn note_mended(&mut self) {
         self.mended += 1;
+    }
+
+    /// Rows were rotten, and all of them were pulled anew.
+    pub fn note_renewed(&mut self) {
+        self.renewed += 1;
     }
 
     /// The value of `key` cannot be read whole.

@@ -12,6 +12,7 @@
 //! `now` is always in milliseconds of one clock of this machine that goes on while the machine sleeps.
 
 mod others;
+mod renewal;
 
 use super::change::conf_change;
 use super::lease::Lease;
@@ -89,6 +90,8 @@ pub struct Core<L: RaftLog> {
     /// The last index as it was one to two seconds ago, and since.
     earlier: (u64, u64),
     ticks: u64,
+    /// True while it must not lead.
+    barred: bool,
     fault: Option<Error>,
 }
 
@@ -133,6 +136,7 @@ impl<L: RaftLog> Core<L> {
             complete: BTreeMap::new(),
             earlier: (0, 0),
             ticks: 0,
+            barred: false,
             fault: None,
         };
         core.earlier = (core.last_index(), core.last_index());
@@ -148,8 +152,8 @@ impl<L: RaftLog> Core<L> {
     pub fn tick(&mut self, now: u64) {
         let raft = &self.node.raft;
         let campaigns = raft.election_elapsed + 1 >= raft.randomized_election_timeout();
-        // A member that promised does not campaign; its timer stands still just before.
-        if raft.state == StateRole::Leader || now >= self.promise || !campaigns {
+        // A member that promised, or must not lead, does not campaign; its timer stands still just before.
+        if raft.state == StateRole::Leader || !campaigns || now >= self.promise && !self.barred {
             self.node.tick();
         }
         self.draw_timeout();
@@ -180,6 +184,7 @@ impl<L: RaftLog> Core<L> {
         if term >= self.node.raft.term {
             self.heard.insert(from, now);
         }
+        self.note_answer(&message);
         // What raft-rs refuses here is late or foreign; the sender learns by its own timeouts.
         if let Err(error) = self.node.step(message) {
             log::debug!("raft refused a message: {error}");

@@ -106,6 +106,7 @@ where
         ticks: 0,
         space,
         pulling: None,
+        rotten_ticks: 0,
         leaving: None,
         proposed: None,
         pace: Duration::ZERO,
@@ -136,6 +137,8 @@ struct Driver<M: Machine, L: RaftLog, G: Generations> {
     space: Space,
     /// Ends the copy under way.
     pulling: Option<Arc<AtomicBool>>,
+    /// For so many ticks rotten rows have waited for others to come in their place, and none were on their way.
+    rotten_ticks: u32,
     /// Who waits for the lead to be handed over.
     leaving: Option<Sender<()>>,
     /// When the oldest entry under way was proposed.
@@ -302,7 +305,11 @@ where
             Job::Unreachable(peer) => member.unreachable(peer),
             Job::SnapshotUsed { id, peer } => member.snapshot_used(now_ms(), id, peer),
             Job::Fetched(id, built) => member.fetched(id, built),
-            Job::Flushed(index) => member.flushed(now_ms(), index?)?,
+            Job::Flushed(Ok(index)) => member.flushed(now_ms(), index)?,
+            Job::Flushed(Err(error)) => {
+                let damage = member.suffer(now_ms(), error)?;
+                self.inbox.shared.renew(&damage);
+            }
             Job::Want(wanted) => member.want(wanted),
             Job::Leave(left) => {
                 member.leave(now_ms());
@@ -339,6 +346,9 @@ where
     /// One round: what other members sent, a tick that is due, one entry from the queue, and everything that Raft asks
     /// for.
     fn step(&mut self) -> Result<()> {
+        if Instant::now() >= self.next_tick {
+            self.replace_rotten()?;
+        }
         let Some(member) = &mut self.member else { return Ok(()) };
         // The clock is read behind what came: a promise that is made of it ends late rather than early.
         let letters = lock(&self.inbox.mail).take();
@@ -374,8 +384,11 @@ where
         }
         let mut rim = DriverRim { shared: &*self.inbox.shared, transport: self.transport.as_ref() };
         let outputs = member.run(now, &mut rim)?;
+        if let Some(error) = &outputs.rot {
+            self.inbox.shared.renew(error);
+        }
         let complete = self.chunks.as_ref().map_or(u64::MAX, |chunks| chunks.complete());
-        member.note_complete(complete);
+        let complete = member.note_complete(complete);
         // Before the replies leave: a follower that hears less than what was acknowledged would count as fresh.
         if let Some(transport) = &self.transport {
             transport.set_progress(Progress { commit: member.core().commit(), complete });
@@ -428,11 +441,14 @@ where
         gauges.last.store(core.last_index(), Ordering::Relaxed);
         gauges.last_term.store(core.last_term(), Ordering::Relaxed);
         gauges.applied.store(member.machine().position().index, Ordering::Relaxed);
-        if outputs.entries > 0 || outputs.installed {
+        if outputs.entries > 0 && !member.renews() || outputs.installed {
             let live = Live { state: member.state(), published: member.machine().publish() };
             let before = shared.live.write().unwrap_or_else(PoisonError::into_inner).replace(live);
             // Whoever lets go of a generation last closes it, and readers do not wait for that.
             drop(before);
+            if outputs.installed {
+                shared.renewed();
+            }
             shared.shifts.store(member.machine().shifts(), Ordering::SeqCst);
             gauges.entries.fetch_add(outputs.entries, Ordering::Relaxed);
             gauges.commands.fetch_add(outputs.commands, Ordering::Relaxed);

@@ -13,6 +13,7 @@
 //! After any error the member must not be used again: what was proposed then has an unknown outcome.
 
 mod proposing;
+mod renewing;
 
 use super::change::decode_change;
 use super::copies::{Fetch, Offer, Offers, SnapshotName};
@@ -56,6 +57,8 @@ pub struct Member<M: Machine, L: RaftLog, G: Generations> {
     last_offer: u64,
     arriving: Option<Arriving<G::Building>>,
     fetch: Option<Fetch<G::Building>>,
+    /// Since when the state waits to be replaced, if it does.
+    renewal: Option<u64>,
     published: Status,
     fresh: Freshness,
     unflushed: u64,
@@ -98,6 +101,7 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
             last_offer: setup.seed,
             arriving: None,
             fetch: None,
+            renewal: None,
             published: Status::default(),
             fresh: Freshness::default(),
             unflushed: 0,
@@ -118,6 +122,7 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
             self.wanted = Some(wanted);
         }
         self.steer(now);
+        self.pursue_renewal(now);
     }
 
     /// A message of another member.
@@ -143,9 +148,12 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
     }
 
     /// This member has the chunks of all values up to the entry `complete`.
-    pub fn note_complete(&mut self, complete: u64) {
+    /// Returns what to tell others: whoever pulls all rows anew counts on nothing, and must not be counted on.
+    pub fn note_complete(&mut self, complete: u64) -> u64 {
+        let complete = if self.renews() { 0 } else { complete };
         let own = self.core.id();
         self.core.hear_complete(own, complete);
+        complete
     }
 
     /// How many milliseconds the state of this member may lag behind its leader's, not counting the way of the last
@@ -218,6 +226,9 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         }
         let mut outputs = Outputs::default();
         self.hand_snapshot_to_raft(now);
+        if self.renewal.is_some() {
+            self.let_go_of_callers(&mut outputs);
+        }
         self.reads.ask(now, &mut self.core);
         self.offer_if_asked(now, &mut outputs)?;
         loop {
@@ -238,7 +249,7 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
             self.fresh = Freshness { at: Some(now), heard: None };
         }
         outputs.fetch = self.fetch.take();
-        if self.unflushed >= self.setup.flush_bytes && !self.flushing {
+        if self.unflushed >= self.setup.flush_bytes && !self.flushing && self.renewal.is_none() {
             self.flushing = true;
             self.unflushed = 0;
             outputs.flush = Some(Flush { state: self.state.clone(), index: self.machine.position().index });
@@ -326,7 +337,13 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         self.publish(rim);
         self.send(now, written.messages, rim);
         for entry in written.committed {
-            self.apply(now, &entry, rim, outputs)?;
+            // The snapshot that is waited for has them.
+            if self.renewal.is_some() {
+                break;
+            }
+            if let Err(error) = self.apply(now, &entry, rim, outputs) {
+                outputs.rot = Some(self.suffer(now, error)?);
+            }
         }
         Ok(())
     }
@@ -347,7 +364,7 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         for peer in self.offers.expire_sent(now) {
             self.core.snapshot_failed(peer);
         }
-        if !self.core.may_change() {
+        if !self.core.may_change() || self.renewal.is_some() {
             return;
         }
         let current = self.core.current(now);
@@ -368,7 +385,7 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
             return;
         }
         let status = self.core.status();
-        if status.leader != self.core.id() {
+        if status.leader != self.core.id() || self.renewal.is_some() {
             outputs.reads.extend(self.reads.fail());
             return;
         }
@@ -384,7 +401,7 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
             self.core.offer_snapshot(None);
             outputs.released.extend(gone);
         }
-        if !self.core.take_snapshot_request() || !leads {
+        if !self.core.take_snapshot_request() || !leads || self.renewal.is_some() {
             return Ok(());
         }
         let at = self.machine.position();
@@ -413,7 +430,10 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
             arriving.message = message;
             return;
         }
-        if name.index <= self.machine.position().index {
+        if !self.may_take(name.index) {
+            return;
+        }
+        if name.index <= self.machine.position().index && self.renewal.is_none() {
             // It would bring nothing new; Raft says so to the leader.
             self.core.step(now, message);
             return;
@@ -437,7 +457,12 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         if status.leader == 0 || status.leader == self.core.id() {
             return;
         }
+        let index = arriving.name.index;
         let mut message = arriving.message.clone();
+        if !self.may_take(index) {
+            self.arriving = None;
+            return;
+        }
         (message.from, message.term) = (status.leader, status.term);
         self.core.step(now, message);
     }
@@ -466,6 +491,7 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
             return Err(Error::new(Kind::Damaged, detail));
         }
         self.core.installed(at.index, at.term);
+        self.end_renewal();
         self.unflushed = 0;
         outputs.installed = true;
         let behind = self.waiting.split_off(&(at.index + 1, 0));

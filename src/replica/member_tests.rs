@@ -371,3 +371,40 @@ fn a_leader_that_inherits_the_change_that_removes_it_steps_down() {
     group.put(2, 9);
     assert!(matches!(group.answered(9), Some(Ok(_))));
 }
+
+/// Whoever has rotten rows gets a whole copy from whoever leads, and keeps every entry that it acknowledged.
+#[test]
+fn a_member_with_rotten_rows_pulls_a_snapshot_from_the_leader() {
+    let mut group = Group::grown(3);
+    group.put(1, 1);
+    group.settle();
+    for id in [2, 1] {
+        let leader = (1..=3).find(|id| group.leads(*id)).unwrap();
+        let now = group.now;
+        let last = group.members[&id].core().last_index();
+        assert!(group.members.get_mut(&id).unwrap().renew(now));
+        group.ticks_until(|group| !group.members[&id].renews());
+        assert!(!group.leads(id), "who has rotten rows hands over");
+        let member = &group.members[&id];
+        assert!(member.core().last_index() >= last);
+        assert!(member.core().log().truncated().0 >= last, "state and log were replaced");
+        // And it goes on as before: it follows, and its vote counts.
+        let third = (1..=3).find(|other| *other != id && !group.leads(*other)).unwrap();
+        let leader = if id == leader { (1..=3).find(|id| group.leads(*id)).unwrap() } else { leader };
+        group.cut.insert(third);
+        group.put(leader, 10 + id);
+        group.ticks_until(|group| group.answered(10 + id).is_some_and(Result::is_ok));
+        group.cut.clear();
+        group.ticks_until(|group| {
+            group.members.values().all(|member| {
+                member.machine().position().index == group.members[&leader].machine().position().index
+            })
+        });
+        let before = group.members[&id].core().log().truncated();
+        (0..100).for_each(|_| group.tick());
+        assert_eq!(group.members[&id].core().log().truncated(), before, "one snapshot is enough");
+    }
+    let mut alone = Group::new(1);
+    let now = alone.now;
+    assert!(!alone.members.get_mut(&1).unwrap().renew(now), "nobody else has the rows");
+}

@@ -133,6 +133,8 @@ pub struct Mover {
     copying: bool,
     /// True if the last question was asked for the sake of its answer's time.
     probes: bool,
+    /// True if changes that the target lacks cannot be read while requests wait.
+    stuck: bool,
     last_bytes: u64,
     keys: u64,
     bytes: u64,
@@ -218,9 +220,14 @@ impl Mover {
         self.stumble(sight);
     }
 
-    /// What the outbox lacks, or a record that cannot be read: the copy begins anew.
+    /// What the outbox lacks, or a record that cannot be read. The copy begins anew; but if requests wait already, the
+    /// target is to refuse instead, so that the slots are served here again.
     pub fn lost(&mut self, sight: &Sight<'_>) -> Option<MoveStep> {
-        let out = sight.moves.outgoing.as_ref().filter(|out| out.phase == OutPhase::Following)?;
+        let out = sight.moves.outgoing.as_ref()?;
+        self.stuck = out.phase == OutPhase::Frozen;
+        if out.phase != OutPhase::Following {
+            return None;
+        }
         self.word = None;
         Some(anew(out, out.attempt + 1))
     }
@@ -436,7 +443,7 @@ impl Mover {
             Some(TargetWord::Late) => self.look_again(sight),
             _ if cancelled => ask(out, MoveStep::Refuse { id: out.id }),
             Some(TargetWord::Receiving { attempt, complete: true, next, .. })
-                if attempt == out.attempt && next < out.next && next >= out.first =>
+                if attempt == out.attempt && next < out.next && next >= out.first && !self.stuck =>
             {
                 Act::Follow { to: out.to, attempt: (out.id, out.attempt), first: next, next: out.next }
             }
@@ -447,7 +454,7 @@ impl Mover {
             {
                 ask(out, activate(sight, out))
             }
-            // It was revived from a copy that lacks what it had acknowledged.
+            // It was revived from a copy that lacks what it had acknowledged, or what it lacks cannot be read.
             Some(_) => ask(out, MoveStep::Refuse { id: out.id }),
         }
     }

@@ -262,7 +262,11 @@ impl Pair {
                 (attempt.0, copy_step(attempt, after, chunk))
             }
             Act::Follow { attempt, first, next, .. } => {
-                let chunk = outbox_rows(&self.source.rows, first, next, 200).unwrap();
+                let Ok(chunk) = outbox_rows(&self.source.rows, first, next, 200) else {
+                    let step = self.mover.lost(&sight);
+                    step.into_iter().for_each(|step| assert_eq!(self.source.step(step), Reply::MoveNoted));
+                    return;
+                };
                 self.mover.sends(&chunk, chunk.next == next);
                 (attempt.0, follow_step(attempt, first, chunk))
             }
@@ -279,6 +283,14 @@ impl Pair {
             }
         }
         self.mover.failed(&sight);
+    }
+
+    /// The records of the source that the target has not heard of yet: changed, and on their way.
+    fn on_their_way(&self) -> Vec<Vec<u8>> {
+        let received = self.target.published().moves.incoming.as_ref().map_or(0, |incoming| incoming.next);
+        let rows = self.source.rows.0.lock().unwrap();
+        let named = rows.range(keys::outbox(received)..keys::outbox(u64::MAX)).map(|(_, row)| row.clone());
+        named.filter(|row| keys::record_key(row).is_some() && rows.contains_key(row)).collect()
     }
 
     fn run(&mut self, writes: bool, mut done: impl FnMut(&Pair) -> bool) {
@@ -454,6 +466,43 @@ fn a_source_that_lost_the_end_of_its_move_has_it_refused() {
         assert_eq!(pair.target.published().slots.count(1), 8192);
     }
     assert!(tried > 20, "{tried}");
+}
+
+/// A record rots that was changed right before the slots were frozen. The target never gets it, and must not be waited for.
+#[test]
+fn a_rotten_record_does_not_keep_requests_waiting_for_ever() {
+    let mut tried = 0;
+    for seed in 0..100 {
+        let mut pair = Pair::new(seed);
+        (0..100).for_each(|_| pair.write());
+        pair.order(1, half());
+        let frozen = |pair: &Pair| {
+            pair.source.published().moves.outgoing.as_ref().is_some_and(|out| out.phase == OutPhase::Frozen)
+        };
+        let over = |pair: &Pair| {
+            let outgoing = pair.source.published().moves.outgoing.clone();
+            outgoing.is_some_and(|out| matches!(out.phase, OutPhase::Given | OutPhase::Done { .. }))
+        };
+        pair.run(true, |pair| frozen(pair) || over(pair));
+        let Some(row) = pair.on_their_way().pop().filter(|_| frozen(&pair)) else { continue };
+        tried += 1;
+        let flip = |pair: &Pair| {
+            let mut rows = pair.source.rows.0.lock().unwrap();
+            *rows.get_mut(&row).unwrap().last_mut().unwrap() ^= 1;
+        };
+        flip(&pair);
+        pair.run(false, |pair| !frozen(pair));
+        flip(&pair);
+        pair.finish();
+        pair.check();
+        assert_eq!(pair.target.published().slots.count(1), 0, "the slots stay where the record is");
+        // Once it is whole again, nothing is in the way.
+        pair.order(2, half());
+        pair.finish();
+        pair.check();
+        assert_eq!(pair.target.published().slots.count(1), 8192);
+    }
+    assert!(tried > 10, "{tried}");
 }
 
 #[test]

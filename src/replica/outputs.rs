@@ -2,7 +2,7 @@
 
 use super::copies::{Fetch, Offer};
 use super::status::Status;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::state::{State, View};
 use raft::eraftpb::Message;
 use std::sync::Arc;
@@ -87,6 +87,8 @@ pub struct Outputs<R, B> {
     pub commands: u64,
     /// True if a snapshot replaced the state.
     pub installed: bool,
+    /// What is rotten in the state, which waits to be replaced from here on.
+    pub rot: Option<Error>,
     /// True if an entry replaced all rows.
     pub replaced: bool,
     /// True if many rows are gone whose space should come back soon.
@@ -110,6 +112,7 @@ impl<R, B> Default for Outputs<R, B> {
             entries: 0,
             commands: 0,
             installed: false,
+            rot: None,
             replaced: false,
             frees: false,
             chunked: Vec::new(),

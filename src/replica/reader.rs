@@ -73,6 +73,7 @@ impl Reader {
     /// Errors: `Moved` if the group does not own the key's slot, `Frozen` while that is about to change or has changed
     /// since this reader was taken, `Damaged`, `Failed`.
     pub fn get(&self, key: &[u8]) -> Result<Option<Record>> {
+        self.shared.check_whole()?;
         self.check_adopted()?;
         let slot = slot(key);
         self.published.serves(slot)?;
@@ -105,6 +106,7 @@ impl Reader {
     ///
     /// Errors: `Frozen` while slots of the group are on their way or have changed hands since this reader was taken.
     pub fn list(&self, query: &ListQuery) -> Result<ListPage> {
+        self.shared.check_whole()?;
         self.check_adopted()?;
         if self.published.moves.freezes_any() {
             return Err(Error::new(Kind::Frozen, "slots of this group are on their way to another one")
@@ -126,12 +128,14 @@ impl Reader {
         self.published.moves.given_to(slot)
     }
 
-    /// A store that cannot be read is not served any further: the next key may be rotten without showing it.
+    /// What is rotten is pulled anew, and whoever leads then answers. Where nobody else has a copy, a store that cannot be
+    /// read is not served any further: the next key may be rotten without showing it.
     fn stop_on_failure<T>(&self, result: Result<T>) -> Result<T> {
-        result.inspect_err(|error| {
+        result.map_err(|error| {
             if matches!(error.kind(), Kind::Damaged | Kind::Failed) {
-                self.shared.fail(error.clone());
+                self.shared.suffer(error.clone());
             }
+            self.shared.check_whole().err().unwrap_or(error)
         })
     }
 

@@ -71,6 +71,10 @@ pub struct Shared<M: Machine> {
     /// [`Machine::shifts`] as published; [`SHIFTING`] while an entry changes them.
     pub(super) shifts: AtomicU64,
     pub(super) failure: Mutex<Option<Error>>,
+    /// What was found rotten in the state that readers find, until another one takes its place.
+    pub(super) rot: Mutex<Option<Error>>,
+    /// True while there is something.
+    pub(super) is_rotten: AtomicBool,
     pub(super) gauges: Gauges,
     pub(super) snapshots: Snapshots,
     pub(super) copying: Progress,
@@ -90,6 +94,8 @@ impl<M: Machine> Shared<M> {
             closing: AtomicBool::new(false),
             shifts: AtomicU64::new(0),
             failure: Mutex::new(None),
+            rot: Mutex::new(None),
+            is_rotten: AtomicBool::new(false),
             gauges: Gauges::default(),
             snapshots: Snapshots::default(),
             copying: Progress::default(),
@@ -181,6 +187,47 @@ impl<M: Machine> Shared<M> {
         self.stop_serving();
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.snapshots.clear();
+    }
+
+    /// Rows of the state do not match their checksums. Where others vote, the state is pulled anew from whoever leads: true.
+    /// Else this member alone holds all that there is, and nothing is done.
+    pub(super) fn renew(&self, error: &Error) -> bool {
+        let members = self.members();
+        let mut voters = members.voters.iter().chain(&members.outgoing);
+        if error.kind() != Kind::Damaged || voters.all(|id| *id == self.id) {
+            return false;
+        }
+        let mut rot = lock(&self.rot);
+        if rot.is_none() {
+            log::error!("rows of this member are rotten, and all of them are pulled anew: {error}");
+            *rot = Some(error.clone());
+            self.is_rotten.store(true, Ordering::Release);
+        }
+        true
+    }
+
+    /// Has rotten rows pulled anew; stops serving if nobody else has them, or something else is wrong.
+    pub(super) fn suffer(&self, error: Error) {
+        if !self.renew(&error) {
+            self.fail(error);
+        }
+    }
+
+    /// Readers are refused while rows are rotten: with `Frozen`, since another member leads soon.
+    pub(super) fn check_whole(&self) -> Result<()> {
+        if !self.is_rotten.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Frozen, "rows of this member are rotten, and are pulled anew")
+            .hint("ask again in a moment"))
+    }
+
+    /// Another state has taken the place of the one that readers found.
+    pub(super) fn renewed(&self) {
+        if lock(&self.rot).take().is_some() {
+            self.is_rotten.store(false, Ordering::Release);
+            log::info!("all rows were pulled anew");
+        }
     }
 
     /// Stops serving because of `error`; the first one counts.

@@ -200,7 +200,9 @@ impl Trip<'_> {
                         self.ask(mover, to, follow_step(attempt, first, chunk))
                     }
                     Err(error) => {
-                        log::warn!("the copy of a move begins anew: {error}");
+                        log::warn!(
+                            "changes of slots that move cannot be sent, so the move does not go on: {error}"
+                        );
                         mover.lost(&self.sight()).map_or(Ok(()), |step| self.propose(step))
                     }
                 }

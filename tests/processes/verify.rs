@@ -198,26 +198,95 @@ fn begun(node: &Node) -> bool {
     node.get("/verify/0").status == 200
 }
 
-#[test]
-fn a_worker_whose_rows_are_damaged_stops_and_says_so() {
-    let (mut group, _, _) = group();
-    let mut node = group.workers.remove(2);
-    // So that its rows are in tables.
+/// Flips a bit in the largest table of a worker, which has it open, and names the table. The worker is restarted before, so
+/// that its rows are in tables and not in memory.
+fn rot_a_table(node: &mut Node) -> String {
     node.stop();
     node.restart();
     let tables = files_below(&node.data).into_iter();
     let tables = tables.filter(|file| file.extension().is_some_and(|extension| extension == "ldb"));
     let table = tables.max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap();
-    // The worker has it open.
     let file = fs::OpenOptions::new().read(true).write(true).open(&table).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, 300).unwrap();
     file.write_all_at(&[byte[0] ^ 4], 300).unwrap();
-    let outcome = group.home.run_at(&group.master, &["verify", "2"]).exits(5);
-    assert!(outcome.err.contains("worker 2 has stopped, because its store is damaged"), "{}", outcome.err);
-    assert!(outcome.err.contains(table.file_name().unwrap().to_str().unwrap()), "{}", outcome.err);
+    table.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// Waits until a worker says that it has other rows in the place of rotten ones, whoever met those first: a verification,
+/// or the collector of chunks, which goes through all rows too.
+fn await_renewal(node: &Node) {
+    until("rows were pulled anew", || node.log().contains("all rows were pulled anew").then_some(()));
+}
+
+/// Sees to it that worker `wanted` leads: whoever else does is stopped and started again.
+fn make_lead(group: &mut Group, wanted: usize) {
+    until("the worker leads that is to lead", || {
+        let leader = group.settle();
+        if leader != wanted {
+            group.workers[leader].stop();
+            group.workers[leader].restart();
+        }
+        (leader == wanted).then_some(())
+    });
+}
+
+fn small_values(node: &Node) -> Vec<Vec<u8>> {
+    (0..50).map(|number| node.get(&format!("/kv/small/{number}")).must_be(200).body).collect()
+}
+
+#[test]
+fn rotten_rows_are_pulled_anew_by_a_follower_and_by_a_leader() {
+    let (mut group, one, _) = group();
+    let small = small_values(&group.workers[0]);
+    for (index, leads) in [(1, false), (2, true)] {
+        rot_a_table(&mut group.workers[index]);
+        group.settle();
+        if leads {
+            make_lead(&mut group, index);
+        }
+        let shown = index.to_string();
+        group.home.run_at(&group.master, &["verify", &shown]).exits(0);
+        await_renewal(&group.workers[index]);
+        let outcome = group.home.run_at(&group.master, &["verify", &shown]).exits(0);
+        assert!(outcome.text().contains("everything is whole"), "{}", outcome.text());
+        // What it has now is right, and it takes part.
+        group.settle();
+        for (number, value) in small.iter().enumerate() {
+            let path = format!("/kv/small/{number}?consistency=stale");
+            assert_eq!(&group.workers[index].get(&path).must_be(200).body, value);
+        }
+        assert_eq!(group.workers[index].get("/kv/large/one").must_be(200).body, one);
+        group.workers[index].put("after", &shown);
+    }
+}
+
+/// Nobody verifies: somebody just reads, at the worker that leads.
+#[test]
+fn whoever_reads_a_rotten_row_of_the_leader_gets_the_value_of_another_member() {
+    let (mut group, _, _) = group();
+    let small = small_values(&group.workers[0]);
+    rot_a_table(&mut group.workers[1]);
+    make_lead(&mut group, 1);
+    assert_eq!(small_values(&group.workers[1]), small);
+    await_renewal(&group.workers[1]);
+    let outcome = group.home.run_at(&group.master, &["verify", "1"]).exits(0);
+    assert!(outcome.text().contains("everything is whole"), "{}", outcome.text());
+}
+
+#[test]
+fn a_worker_that_is_alone_stops_where_its_rows_are_damaged_and_says_so() {
+    let mut group = Group::start(1, &[]);
+    let mut dice = Dice::fresh();
+    for number in 0..50 {
+        group.workers[0].put(format!("small/{number}"), dice.bytes(200));
+    }
+    let mut node = group.workers.remove(0);
+    let table = rot_a_table(&mut node);
+    let outcome = group.home.run_at(&group.master, &["verify", "0"]).exits(5);
+    assert!(outcome.err.contains("worker 0 has stopped, because its store is damaged"), "{}", outcome.err);
+    assert!(outcome.err.contains(&table), "{}", outcome.err);
     assert_eq!(node.wait(common::PATIENCE), 5, "{}", node.log());
-    group.home.run_at(&group.master, &["verify", "0"]).exits(0);
 }
 
 /// Every file of a folder with its bytes and its time.

@@ -339,6 +339,14 @@ impl Standing for Stand {
         self.ether.lock().fallen.insert(self.id);
     }
 
+    fn renew(&self, _: &Error) -> bool {
+        false
+    }
+
+    fn renews(&self) -> bool {
+        false
+    }
+
     /// All that a keeper does happens at one instant.
     fn sleep(&self, _: Duration) {}
 

@@ -190,7 +190,7 @@ impl<M: Subject> Group<M> {
                 }
                 return false;
             };
-            if up.is_leaving() {
+            if up.is_leaving() || up.member.renews() {
                 return false;
             }
             let core = up.member.core();

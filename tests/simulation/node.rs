@@ -122,6 +122,8 @@ pub struct Up<M: Subject> {
     flush: Option<Flush>,
     /// True if it was asked to hand over.
     leaving: bool,
+    /// For so many ticks it waits for rows in the place of rotten ones, and none are on their way.
+    rotten_ticks: u32,
     /// What it had applied before the run.
     applied: u64,
     /// True while a run changes which slots are served: who reads must look again.
@@ -144,10 +146,14 @@ enum Job {
     Used(u64, u64),
     Want(Wanted),
     Leave,
+    Renew,
     Read(Ticket),
     Unreachable(u64),
     Forged(Message),
 }
+
+/// A member stops after so many ticks in which nobody gave it rows; production waits for longer.
+const MOST_ROTTEN_TICKS: u32 = 50;
 
 /// What a reader wants to read.
 #[derive(Debug, Clone)]
@@ -254,6 +260,7 @@ impl<M: Subject> Node<M> {
             pull: None,
             flush: None,
             leaving: false,
+            rotten_ticks: 0,
             applied: at.index,
             shifting: false,
             ticked: true,
@@ -331,6 +338,11 @@ impl<M: Subject> Node<M> {
                 let Some(up) = &mut self.up else { return Ok(()) };
                 up.note_committed(&self.probe)?;
                 up.finishing = Some(finishing);
+                if up.rotten_ticks > MOST_ROTTEN_TICKS {
+                    // Production stops, and is started again by somebody.
+                    sys.count("rotten rows that nobody replaced");
+                    sys.after(0, Event::Die(M::place(self.id), self.life, Death::Kill));
+                }
                 sys.after(elapsed, Event::Finish(self.place(), self.life));
                 Ok(())
             }
@@ -491,6 +503,11 @@ impl<M: Subject> Node<M> {
             up.leaving = true;
         }
         self.job(sys, Job::Leave);
+    }
+
+    /// Rows of its state are rotten.
+    pub fn rot(&mut self, sys: &mut System) {
+        self.job(sys, Job::Renew);
     }
 
     /// The flush that was asked for is done, or fails.

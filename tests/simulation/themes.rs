@@ -71,6 +71,8 @@ pub enum Trouble {
     FoundGroup,
     /// Each group is to get its share.
     Share,
+    /// Rows of a member are found rotten, and it has all of them replaced.
+    Rot,
 }
 
 use Trouble::*;
@@ -117,6 +119,7 @@ const MIXED: &[(u64, Trouble)] = &[
     (1, ReplaceUnheard),
     (2, BreakPull),
     (1, OutgoingLeads),
+    (2, Rot),
 ];
 
 const THEMES: [Theme; 9] = [
@@ -165,6 +168,7 @@ const THEMES: [Theme; 9] = [
             (3, SplitJoint),
             (3, OutgoingLeads),
             (3, BreakPull),
+            (2, Rot),
             (2, Power),
             (2, Kill),
             (2, Partition),
@@ -219,6 +223,7 @@ const THEMES: [Theme; 9] = [
             (3, IsolateLeader),
             (3, Replace),
             (5, BreakPull),
+            (4, Rot),
             (2, LeaveGroup),
             (2, Join),
             (1, Loss),
@@ -260,6 +265,7 @@ const THEMES: [Theme; 9] = [
             (1, Pause),
             (1, SlowDisk),
             (1, Delays),
+            (2, Rot),
         ],
         pause: 2500,
         power_after_vote: 20,
@@ -299,6 +305,7 @@ const MOVES: Theme = Theme {
         (1, RemoveMaster),
         (1, BreakPull),
         (1, WithStandbys),
+        (1, Rot),
     ],
     pause: 700,
     power_after_vote: 20,

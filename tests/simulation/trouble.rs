@@ -30,7 +30,8 @@ impl World {
     fn begin(&mut self, trouble: Trouble) -> Result<(), String> {
         let at_masters = self.sys.one_in(if self.theme.name == "masters" { 2 } else { 6 });
         let group = self.workers.some(&mut self.sys);
-        if matches!(trouble, Close | HandOver | HandOverUnheard | OutgoingLeads) && self.votes_are_few(group)
+        if matches!(trouble, Close | HandOver | HandOverUnheard | OutgoingLeads | Rot)
+            && self.votes_are_few(group)
         {
             return Ok(());
         }
@@ -241,6 +242,10 @@ fn single<M: Subject>(sys: &mut System, group: &mut Group<M>, trouble: Trouble) 
             sys.count("slow disk");
             let sync = sys.between(5, 1500) * MS;
             node.slow_disk = (sync, sys.now + sys.between(500, 5000) * MS);
+        }
+        Rot => {
+            sys.count("rotten rows");
+            node.rot(sys);
         }
         DaySet => {
             sys.count("time of day set");

@@ -80,7 +80,10 @@ fn judge(inspection: &Inspection) -> Result<()> {
     let detail = format!("{} {verb} hurt in this folder: {keys}", text::plural(findings.hurt, "key"));
     let hint = match inspection.rotten_records {
         0 => format!("start worker {index}, then catstore verify {index} mends it from the other members"),
-        _ => format!("records are rotten, which are not mended one by one: {replace}"),
+        _ => format!(
+            "records are rotten; if the group has other members, start worker {index}, and catstore verify {index} pulls \
+             all rows anew; else {replace}"
+        ),
     };
     Err(Error::new(Kind::Damaged, detail).hint(hint))
 }

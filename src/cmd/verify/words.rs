@@ -3,6 +3,7 @@
 use crate::cluster::verifying::{Findings, Verification};
 use crate::cmd::{progress, text};
 
+const WHOLE: &str = "everything is whole";
 /// So many hurt keys stand in an error.
 const NAMED: usize = 5;
 
@@ -32,6 +33,9 @@ fn trouble(findings: &Findings) -> String {
     let all = [(rotten, "rotten"), (missing, "missing"), (mended, "mended")];
     let mut words: Vec<String> =
         all.iter().filter(|(count, _)| **count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    if findings.renewed > 0 {
+        words.push("rows pulled anew".to_owned());
+    }
     if *hurt > 0 {
         words.push(format!("{} hurt", text::plural(*hurt, "key")));
     }
@@ -56,9 +60,20 @@ pub fn read(findings: &Findings) -> String {
 
 /// What came of it: `everything is whole`.
 pub fn outcome(findings: &Findings) -> String {
+    if findings.renewed == 0 {
+        return outcome_of_chunks(findings);
+    }
+    let rows = "rows were rotten, and all rows were pulled anew";
+    match outcome_of_chunks(findings) {
+        whole if whole == WHOLE => rows.to_owned(),
+        chunks => format!("{rows}; {chunks}"),
+    }
+}
+
+fn outcome_of_chunks(findings: &Findings) -> String {
     let Findings { rotten, missing, mended, hurt, .. } = *findings;
     let not_whole = match (rotten, missing) {
-        (0, 0) if hurt == 0 => return "everything is whole".to_owned(),
+        (0, 0) if hurt == 0 => return WHOLE.to_owned(),
         (0, missing) => format!("{} missing", text::plural(missing, "chunk")),
         (rotten, 0) => format!("{} rotten", text::plural(rotten, "chunk")),
         (rotten, missing) => format!("{} rotten, {missing} missing", text::plural(rotten, "chunk")),
@@ -131,6 +146,12 @@ mod tests {
         last.findings.note_chunk(Seen::Missing, 0);
         last.findings.note_hurt(b"a", "why");
         assert!(ending(&last).ends_with(": 1 chunk rotten, 1 missing, 1 mended; 1 key hurt"));
+        let mut last = verification();
+        last.findings.note_renewed();
+        assert!(ending(&last).ends_with(": rows were rotten, and all rows were pulled anew"));
+        last.findings.note_chunk(Seen::Rotten, 0);
+        last.findings.note_mended();
+        assert!(ending(&last).ends_with("pulled anew; 1 chunk rotten, mended"));
         assert_eq!(named([&b"a\n"[..], b"b"], 2), "a\\n, b");
         assert_eq!(named([&b"a"[..]; 7], 9), "a, a, a, a, a and 4 more");
     }

@@ -295,7 +295,9 @@ impl Keeper {
         let row = self.standing.state()?.get(&keys::record(key))?;
         match row.map(Record::decode).transpose() {
             Err(error) if error.kind() == Kind::Damaged => {
-                self.standing.fail(error.clone());
+                if !self.standing.renew(&error) {
+                    self.standing.fail(error.clone());
+                }
                 Err(error)
             }
             record => record,

@@ -105,6 +105,10 @@ impl Keeper {
                     }
                 }
                 Err(error) => {
+                    // Whoever goes through all rows is the first to find what is rotten.
+                    if let Some(damage) = self.standing.state().ok().and_then(|state| state.failure()) {
+                        self.standing.renew(&damage);
+                    }
                     let says = error.to_string();
                     match says == said || error.kind() == Kind::Overloaded {
                         true => log::debug!("chunks are not collected now: {says}"),

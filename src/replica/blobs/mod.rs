@@ -83,6 +83,12 @@ pub trait Standing: Send + Sync {
     /// The member must stop.
     fn fail(&self, error: Error);
 
+    /// Has all rows pulled anew because some are rotten; false if nobody else has them.
+    fn renew(&self, error: &Error) -> bool;
+
+    /// True until rows that are to be pulled anew are here.
+    fn renews(&self) -> bool;
+
     /// Lets time pass.
     fn sleep(&self, time: Duration);
 
@@ -116,6 +122,14 @@ impl Standing for Shared<Keyspace> {
 
     fn fail(&self, error: Error) {
         Shared::fail(self, error);
+    }
+
+    fn renew(&self, error: &Error) -> bool {
+        Shared::renew(self, error)
+    }
+
+    fn renews(&self) -> bool {
+        lock(&self.rot).is_some()
     }
 
     fn sleep(&self, time: Duration) {

@@ -4,7 +4,8 @@
 //!
 //! It runs on a thread that yields to those that serve, one at a time, and ends when the member stops. Rows are read a page
 //! at a time, and the right to read chunks is taken for a stretch of them, so that nobody waits long for it to let go.
-//! A rotten row is not mended: the member stops, as always when its store is damaged, and is replaced.
+//! Where a row is rotten, all rows are pulled anew from whoever leads: which else of them lie is not known. Where nobody
+//! else has them the member stops, as always when its store is damaged.
 
 use super::{Keeper, lock};
 use crate::cluster::membership::index_of;
@@ -26,6 +27,10 @@ const PAGE_ROWS: u64 = 2000;
 const PAGE_BYTES: usize = 1 << 20;
 /// So many chunks are read under one right to read them.
 const STRETCH: u64 = 64;
+/// So often a verification has the rows pulled anew.
+const MOST_RENEWALS: u64 = 3;
+/// How often it looks whether they are here.
+const LOOK: Duration = Duration::from_millis(50);
 /// After so many chunks of one value that nobody gave, the rest of it is left alone.
 const MOST_FAILURES: u32 = 8;
 /// How long a member that must stop waits until somebody has heard why.
@@ -154,10 +159,8 @@ impl Page {
 fn rotten_record(key: &[u8], error: &Error) -> Error {
     let shown: String = String::from_utf8_lossy(key).chars().take(100).collect();
     let detail = format!("the record of the key {} is rotten: {}", shown.escape_debug(), error.detail());
-    Error::new(Kind::Damaged, detail).hint(
-        "records are not mended one by one: put another worker in this one's place with --replace IDX, or see \
-         docs/operations.md, Backup",
-    )
+    Error::new(Kind::Damaged, detail)
+        .hint("put another worker in this one's place with --replace IDX, or see docs/operations.md, Backup")
 }
 
 impl Keeper {
@@ -231,20 +234,40 @@ impl Keeper {
     }
 
     fn verify_everything(&self, run: &Run) -> Result<()> {
-        let mut from = Vec::new();
+        let (mut from, mut renewals) = (Vec::new(), 0);
         loop {
-            let page = self.verify_rows(&from, run)?;
-            for key in &page.chunked {
-                self.verify_value(key, run)?;
-            }
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok(()),
+            match self.verify_page(&from, run) {
+                Ok(Some(next)) => from = next,
+                Ok(None) => return Ok(()),
+                Err(error) if renewals < MOST_RENEWALS && self.standing.renew(&error) => {
+                    renewals += 1;
+                    self.await_renewal()?;
+                    run.note(Findings::note_renewed);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 
-    /// Reads and checks the next rows. Errors: those of the state, after which the member stops.
+    /// Reads and checks the next rows, and the chunks that they name; where the rows behind them begin.
+    fn verify_page(&self, from: &[u8], run: &Run) -> Result<Option<Vec<u8>>> {
+        let page = self.verify_rows(from, run)?;
+        for key in &page.chunked {
+            self.verify_value(key, run)?;
+        }
+        Ok(page.next)
+    }
+
+    /// Errors: the member has stopped, since nobody gave it rows.
+    fn await_renewal(&self) -> Result<()> {
+        while self.standing.renews() {
+            self.standing.check_open()?;
+            self.standing.sleep(LOOK);
+        }
+        self.standing.check_open()
+    }
+
+    /// Reads and checks the next rows. Errors: those of the state.
     fn verify_rows(&self, from: &[u8], run: &Run) -> Result<Page> {
         self.standing.check_open()?;
         let mut page = Page::default();
@@ -258,7 +281,7 @@ impl Keeper {
         outcome.map(|()| page)
     }
 
-    /// Checks and mends the chunks of the value of `key`. Errors: the member stops.
+    /// Checks and mends the chunks of the value of `key`. Errors: those of the state.
     fn verify_value(&self, key: &[u8], run: &Run) -> Result<()> {
         let mut walk = Walk::default();
         loop {

@@ -44,6 +44,12 @@ impl Standing for Place {
     fn fail(&self, error: Error) {
         *lock(&self.failure) = Some(error);
     }
+    fn renew(&self, _: &Error) -> bool {
+        false
+    }
+    fn renews(&self) -> bool {
+        false
+    }
     fn sleep(&self, time: Duration) {
         std::thread::sleep(time);
     }

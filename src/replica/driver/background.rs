@@ -3,6 +3,7 @@
 use super::Driver;
 use crate::cluster::membership::index_of;
 use crate::error::{Error, Kind, Result};
+use crate::replica::clock::now_ms;
 use crate::replica::compaction;
 use crate::replica::copies::Fetch;
 use crate::replica::digest;
@@ -10,11 +11,14 @@ use crate::replica::fetch;
 use crate::replica::inbox::Job;
 use crate::replica::machine::Machine;
 use crate::replica::member::{Flush, Look, Member};
-use crate::replica::shared::yield_to_others;
+use crate::replica::shared::{lock, yield_to_others};
 use crate::store::log::RaftLog;
 use crate::store::state::Generations;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A member with rotten rows stops if it gets no others for so many ticks.
+const MOST_ROTTEN_TICKS: u32 = 600;
 
 impl<M, L, G> Driver<M, L, G>
 where
@@ -40,7 +44,7 @@ where
         spawn("compaction", move || {
             yield_to_others();
             if let Err(error) = compaction::run(&*state, &|| !shared.serves(&state)) {
-                shared.fail(error);
+                shared.suffer(error);
             }
         })
     }
@@ -66,6 +70,20 @@ where
         })
     }
 
+    /// Has rotten rows replaced, if readers found some; once in each tick. Errors: nobody has others, or gives them.
+    pub(super) fn replace_rotten(&mut self) -> Result<()> {
+        let rot = lock(&self.inbox.shared.rot).clone();
+        let (Some(error), Some(member)) = (rot, &mut self.member) else {
+            self.rotten_ticks = 0;
+            return Ok(());
+        };
+        self.rotten_ticks = if member.is_pulling() { 0 } else { self.rotten_ticks + 1 };
+        match member.renew(now_ms()) && self.rotten_ticks <= MOST_ROTTEN_TICKS {
+            true => Ok(()),
+            false => Err(error),
+        }
+    }
+
     /// Takes a digest on a thread of its own.
     pub(super) fn look(&self, look: Look) -> Result<()> {
         let shared = self.inbox.shared.clone();
@@ -78,7 +96,7 @@ where
                     log::info!("the {rows} rows at entry {index} have the digest {hash}");
                     shared.digests.note(look.id, digest);
                 }
-                Err(error) => shared.fail(error),
+                Err(error) => shared.suffer(error),
             }
         })
     }

@@ -17,6 +17,13 @@ impl<M: Machine, L: RaftLog, G: Generations> Member<M, L, G> {
         queue: &mut VecDeque<(Ticket, M::Command)>,
     ) -> Vec<(Ticket, Error)> {
         let (mut tickets, mut commands) = take_entry::<M>(queue);
+        if self.renews() {
+            let error = Error::new(
+                Kind::Moved,
+                "rows of this member are rotten: it hands over the lead of its group",
+            );
+            return tickets.into_iter().map(|ticket| (ticket, error.clone())).collect();
+        }
         let mut refused = self.refuse_unsecured(&mut tickets, &mut commands);
         if tickets.is_empty() {
             return refused;

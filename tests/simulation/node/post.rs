@@ -17,6 +17,7 @@ impl<M: Subject> Node<M> {
         let Some(up) = &self.up else { return };
         let own = up.own.clone();
         let complete = up.upkeep.as_ref().map_or(u64::MAX, |upkeep| upkeep.complete);
+        let complete = if up.member.renews() { 0 } else { complete };
         let progress = Progress { commit: up.member.core().commit(), complete };
         let mut parcels: BTreeMap<u64, Vec<Vec<u8>>> = BTreeMap::new();
         let mut voted = false;

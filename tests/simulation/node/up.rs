@@ -58,6 +58,8 @@ impl<M: Subject> Up<M> {
                 Job::Used(id, peer) => self.member.snapshot_used(now, id, peer),
                 Job::Want(wanted) => self.member.want(wanted),
                 Job::Leave => self.member.leave(now),
+                // False if nobody else has the rows: production would stop then.
+                Job::Renew => drop(self.member.renew(now)),
                 Job::Read(ticket) => self.member.read(ticket),
                 Job::Unreachable(peer) => self.member.unreachable(peer),
                 Job::Forged(message) => self.member.step(now, message),
@@ -82,6 +84,8 @@ impl<M: Subject> Up<M> {
             self.next_tick = now + TICK_MS;
             self.ticked = true;
             self.member.tick(now);
+            let waits = self.member.renews() && !self.member.is_pulling();
+            self.rotten_ticks = if waits { self.rotten_ticks + 1 } else { 0 };
             self.member.propose_due(day);
         }
         let refused = if self.member.uncommitted() < sys.in_flight {
