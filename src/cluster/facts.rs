@@ -82,6 +82,9 @@ pub struct WorkerFacts {
     /// is what its copy holds.
     #[serde(default)]
     pub awaits: bool,
+    /// How often rows were found rotten, and all of them were pulled anew, since it was opened.
+    #[serde(default)]
+    pub renewals: u64,
     /// How the chunks of its large values are, since it was opened.
     #[serde(default)]
     pub chunks: ChunkFacts,

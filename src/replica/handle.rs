@@ -241,6 +241,7 @@ impl<M: Machine> Replica<M> {
             commands: gauges.commands.load(Ordering::Relaxed),
             queue: gauges.queued.load(Ordering::Relaxed),
             log_bytes: gauges.log_bytes.load(Ordering::Relaxed),
+            renewals: gauges.renewals.load(Ordering::Relaxed),
             ..Numbers::default()
         }
     }

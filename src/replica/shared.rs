@@ -40,6 +40,7 @@ pub struct Gauges {
     pub(super) queued: AtomicU64,
     pub(super) queued_bytes: AtomicU64,
     pub(super) log_bytes: AtomicU64,
+    pub(super) renewals: AtomicU64,
     /// When this member was last known to have everything that its leader had; 0 never.
     pub(super) fresh_at: AtomicU64,
 }
@@ -226,6 +227,7 @@ impl<M: Machine> Shared<M> {
     pub(super) fn renewed(&self) {
         if lock(&self.rot).take().is_some() {
             self.is_rotten.store(false, Ordering::Release);
+            self.gauges.renewals.fetch_add(1, Ordering::Relaxed);
             log::info!("all rows were pulled anew");
         }
     }

@@ -251,6 +251,7 @@ pub(crate) fn worker_facts(site: &Site, worker: &Worker) -> WorkerFacts {
         moves_done: numbers.moves_done,
         received: numbers.received,
         awaits: numbers.awaits,
+        renewals: numbers.renewals,
         chunks: numbers.chunks.unwrap_or_default(),
         software: SOFTWARE.to_owned(),
     }

@@ -170,6 +170,7 @@ fn replica(text: &mut String, numbers: &Numbers) {
         ("catstore_leader", "gauge", leads),
         ("catstore_inbox_commands", "gauge", numbers.queue),
         ("catstore_log_bytes", "gauge", numbers.log_bytes),
+        ("catstore_rows_renewed_total", "counter", numbers.renewals),
     ] {
         number(text, name, kind, value);
     }

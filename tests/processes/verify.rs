@@ -270,6 +270,8 @@ fn whoever_reads_a_rotten_row_of_the_leader_gets_the_value_of_another_member() {
     make_lead(&mut group, 1);
     assert_eq!(small_values(&group.workers[1]), small);
     await_renewal(&group.workers[1]);
+    let page = group.workers[1].get("/metrics").must_be(200).text();
+    assert!(counter(&page, "catstore_rows_renewed_total") >= 1.0);
     let outcome = group.home.run_at(&group.master, &["verify", "1"]).exits(0);
     assert!(outcome.text().contains("everything is whole"), "{}", outcome.text());
 }

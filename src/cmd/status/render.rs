@@ -166,10 +166,14 @@ fn down(worker: &WorkerStatus) -> String {
     text
 }
 
-/// A line about chunks that were not as they must be.
+/// A line about chunks and rows that were not as they must be.
 fn chunks(worker: &WorkerStatus) -> Option<String> {
-    let ChunkFacts { mended, rotten, lacking, .. } = worker.facts.as_ref()?.chunks;
+    let facts = worker.facts.as_ref()?;
+    let ChunkFacts { mended, rotten, lacking, .. } = facts.chunks;
     let mut words = Vec::new();
+    if facts.renewals > 0 {
+        words.push("met rotten rows and pulled all rows anew".to_owned());
+    }
     if rotten > 0 {
         words.push(format!("met {}", text::plural(rotten, "rotten chunk")));
     }
@@ -180,8 +184,8 @@ fn chunks(worker: &WorkerStatus) -> Option<String> {
         words.push(format!("lacks chunks of {}", text::plural(lacking, "value")));
     }
     let index = worker.index;
-    let hint =
-        if rotten > 0 { format!("\n  is its disk well? catstore verify {index}") } else { String::new() };
+    let rots = rotten > 0 || facts.renewals > 0;
+    let hint = if rots { format!("\n  is its disk well? catstore verify {index}") } else { String::new() };
     (!words.is_empty()).then(|| format!("worker {index} {}{hint}\n", words.join(", ")))
 }
 
@@ -342,7 +346,13 @@ mod tests {
         assert_eq!(chunks(&worker), None);
         worker.facts.as_mut().unwrap().chunks.lacking = 1;
         assert_eq!(chunks(&worker).unwrap(), "worker 1 lacks chunks of 1 value\n");
+        worker.facts.as_mut().unwrap().renewals = 1;
+        assert_eq!(
+            chunks(&worker).unwrap(),
+            "worker 1 met rotten rows and pulled all rows anew, lacks chunks of 1 value\n  is its disk well? catstore verify 1\n"
+        );
         let facts = worker.facts.as_mut().unwrap();
+        facts.renewals = 0;
         (facts.chunks.mended, facts.chunks.rotten) = (1, 2);
         assert_eq!(
             chunks(&worker).unwrap(),

@@ -52,6 +52,8 @@ pub struct Numbers {
     pub queue: u64,
     /// Bytes of the Raft log on disk.
     pub log_bytes: u64,
+    /// How often rows were found rotten, and all of them were pulled anew, since it was opened.
+    pub renewals: u64,
     /// How the chunks of large values are; none for a master.
     pub chunks: Option<ChunkFacts>,
 }
