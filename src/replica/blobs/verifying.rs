@@ -273,12 +273,12 @@ impl Keeper {
         let mut page = Page::default();
         let scanned =
             self.standing.state()?.scan(from, &keys::end(), &mut |row, value| page.take(row, value));
+        scanned.and(page.rotten.take().map_or(Ok(()), Err))?;
         run.note(|findings| {
             findings.keys += page.findings.keys;
             findings.bytes += page.findings.bytes;
         });
-        let outcome = scanned.and(page.rotten.take().map_or(Ok(()), Err));
-        outcome.map(|()| page)
+        Ok(page)
     }
 
     /// Checks and mends the chunks of the value of `key`. Errors: those of the state.
