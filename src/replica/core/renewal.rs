@@ -2,8 +2,8 @@
 
 use super::Core;
 use crate::store::log::RaftLog;
-use raft::INVALID_INDEX;
 use raft::eraftpb::{Message, MessageType};
+use raft::{INVALID_INDEX, ProgressState};
 
 impl<L: RaftLog> Core<L> {
     /// While it is barred this member votes and does not campaign.
@@ -32,7 +32,8 @@ impl<L: RaftLog> Core<L> {
     }
 
     /// Who takes entries needs no snapshot, though it may have asked for one before: raft-rs leaves it to its user to say
-    /// so, and would send snapshots for ever.
+    /// so, and would send snapshots for ever. Whoever asked for one that reaches no further than what it was known to have
+    /// says nothing new by having it: raft-rs would send nothing until the snapshot is given up.
     pub(super) fn note_answer(&mut self, message: &Message) {
         let takes = message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject;
         if takes
@@ -40,6 +41,10 @@ impl<L: RaftLog> Core<L> {
             && let Some(progress) = self.node.raft.mut_prs().get_mut(message.from)
         {
             progress.pending_request_snapshot = INVALID_INDEX;
+            let has_it = message.index >= progress.pending_snapshot && progress.matched >= message.index;
+            if progress.state == ProgressState::Snapshot && has_it {
+                progress.become_probe();
+            }
         }
     }
 }
