@@ -219,7 +219,8 @@ fn await_renewal(node: &Node) {
     until("rows were pulled anew", || node.log().contains("all rows were pulled anew").then_some(()));
 }
 
-/// Sees to it that worker `wanted` leads: whoever else does is stopped and started again.
+/// Sees to it that worker `wanted` leads: whoever else does is stopped and started again. A leader that stops hands over to the
+/// first voter that can lead, so that it must be worker 0 or 1: the lead may never come to worker 2.
 fn make_lead(group: &mut Group, wanted: usize) {
     until("the worker leads that is to lead", || {
         let leader = group.settle();
@@ -239,7 +240,7 @@ fn small_values(node: &Node) -> Vec<Vec<u8>> {
 fn rotten_rows_are_pulled_anew_by_a_follower_and_by_a_leader() {
     let (mut group, one, _) = group();
     let small = small_values(&group.workers[0]);
-    for (index, leads) in [(1, false), (2, true)] {
+    for (index, leads) in [(2, false), (1, true)] {
         rot_a_table(&mut group.workers[index]);
         group.settle();
         if leads {
