@@ -31,17 +31,20 @@ impl<L: RaftLog> Core<L> {
         index >= self.last_index()
     }
 
-    /// Who takes entries needs no snapshot, though it may have asked for one before: raft-rs leaves it to its user to say
-    /// so, and would send snapshots for ever. Whoever asked for one that reaches no further than what it was known to have
+    /// Who takes entries, or answers a heartbeat as such, needs no snapshot, though it may have asked for one before: raft-rs
+    /// leaves it to its user to say so, and would send snapshots for ever, or wait for ever to have one that reaches as far as was
+    /// asked for. Whoever asked for one that reaches no further than what it was known to have
     /// says nothing new by having it: raft-rs would send nothing until the snapshot is given up.
     pub(super) fn note_answer(&mut self, message: &Message) {
         let takes = message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject;
-        if takes
+        let asks_nothing = takes || message.get_msg_type() == MessageType::MsgHeartbeatResponse;
+        if asks_nothing
             && message.term == self.node.raft.term
             && let Some(progress) = self.node.raft.mut_prs().get_mut(message.from)
         {
             progress.pending_request_snapshot = INVALID_INDEX;
-            let has_it = message.index >= progress.pending_snapshot && progress.matched >= message.index;
+            let has_it =
+                takes && message.index >= progress.pending_snapshot && progress.matched >= message.index;
             if progress.state == ProgressState::Snapshot && has_it {
                 progress.become_probe();
             }
